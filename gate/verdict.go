@@ -1,0 +1,69 @@
+package gate
+
+import (
+	"errors"
+	"time"
+
+	"github.com/stepward/stepward/internal/reason"
+	"github.com/stepward/stepward/policy"
+)
+
+// Errors that a door's ReadBody returns.
+var (
+	ErrBodyTooLarge   = errors.New("gate: request body exceeds what the operation may read")
+	ErrBodyUnreadable = errors.New("gate: request body cannot be read")
+)
+
+// Verdict is the gate's answer to one request. Its zero value refuses.
+//
+// The door forwards if and only if Allow is true, and calls Settle exactly as documented there.
+type Verdict struct {
+	Allow  bool
+	Reason reason.Reason // why not; None when allowed, and in shadow the reason for which it would have been refused
+	Shadow bool          // the environment only rehearses: Allow is true whatever Reason says
+
+	DecisionID  string // 32 hex digits
+	RequestID   string
+	Preflight   bool                // a CORS preflight: forward without credentials
+	Route       *policy.Route       // nil when none matched
+	Allowed     []string            // for MethodNotAllowed
+	Requirement *policy.Requirement // nil when the policy was not reached
+	Environment string
+
+	// Facts for the backend, only ever from verified tokens.
+	Subject        string
+	Scopes         []string  // of the elevated token, when one was required
+	SessionExpires time.Time // zero without a session
+
+	// Facts for the challenge.
+	TokenState      TokenState
+	DeviceState     policy.DeviceState
+	SDK             string // as declared, validated form
+	ReceivedVersion string // validated form of the declared API or SDK version that was refused
+	RetryAfter      time.Duration
+
+	spend *spend // nil unless a reservation is held
+}
+
+// TokenState says what became of the single-use token that came with a request.
+type TokenState string
+
+// The token states. The zero value is for requests where no token matters.
+const (
+	TokenAbsent   TokenState = "absent"
+	TokenUnused   TokenState = "unused"
+	TokenReserved TokenState = "reserved" // by another request
+	TokenConsumed TokenState = "consumed"
+	TokenUnknown  TokenState = "unknown"
+)
+
+// Outcome is what a door knows after it forwarded a request. Its zero value is "unknown", which spends.
+type Outcome struct {
+	// Unsent: provably nothing of the request reached the backend (dial or TLS failure, local abort before the first byte).
+	Unsent bool
+	// Status is the backend's status, 0 when no response head arrived.
+	Status int
+}
+
+// HoldsReservation reports whether the request must be sent at most once.
+func (v *Verdict) HoldsReservation() bool { return v.spend != nil }

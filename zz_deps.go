@@ -1,0 +1,28 @@
+package stepward
+
+import (
+	_ "github.com/coder/websocket"
+	_ "github.com/dunglas/httpsfv"
+	_ "github.com/golang-jwt/jwt/v5"
+	_ "github.com/hashicorp/golang-lru/v2"
+	_ "github.com/invopop/jsonschema"
+	_ "github.com/open-policy-agent/opa/v1/bundle"
+	_ "github.com/open-policy-agent/opa/v1/cover"
+	_ "github.com/open-policy-agent/opa/v1/dependencies"
+	_ "github.com/open-policy-agent/opa/v1/format"
+	_ "github.com/open-policy-agent/opa/v1/loader"
+	_ "github.com/open-policy-agent/opa/v1/rego"
+	_ "github.com/open-policy-agent/opa/v1/storage/inmem"
+	_ "github.com/open-policy-agent/opa/v1/tester"
+	_ "github.com/pquerna/otp/totp"
+	_ "github.com/prometheus/client_golang/prometheus/promhttp"
+	_ "github.com/prometheus/client_golang/prometheus/testutil"
+	_ "github.com/rogpeppe/go-internal/testscript"
+	_ "github.com/rs/cors"
+	_ "github.com/santhosh-tekuri/jsonschema/v6"
+	_ "go.etcd.io/bbolt"
+	_ "go.yaml.in/yaml/v3"
+	_ "golang.org/x/mod/semver"
+	_ "golang.org/x/sync/singleflight"
+	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
+)
