@@ -1,0 +1,31 @@
+# make demo   the story, against itself (ARGS=--once exits after it)
+# make test   everything, on a fresh Debian machine with Go and Node.js
+# make bench  the ratios, under ten minutes
+SHELL := /bin/bash
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+.PHONY: build demo test bench lint fuzz generate clean
+build:
+	$(GO_BUILD) -o bin/stepward ./cmd/stepward
+
+demo: build
+	./bin/stepward demo $(ARGS)
+
+test:
+	./test/run
+
+bench: build
+	go run ./bench $(ARGS)
+
+lint:
+	./test/lint
+
+fuzz:
+	./test/fuzz $(ARGS)
+
+generate:
+	go generate ./...
+
+clean:
+	rm -rf bin .work

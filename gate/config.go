@@ -1,0 +1,142 @@
+package gate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/stepward/stepward/internal/decisionlog"
+	"github.com/stepward/stepward/ledger"
+	"github.com/stepward/stepward/policy"
+	"github.com/stepward/stepward/token"
+)
+
+// VerifyFunc proves one compact token; token.Verifier.Verify is one. Its errors are those of package token.
+type VerifyFunc func(ctx context.Context, raw string) (*token.Claims, error)
+
+// Config says how requests are judged. All fields without a default are required.
+type Config struct {
+	// Policy returns the snapshot in force; policy.Engine.Snapshot is one. It is called once per request.
+	Policy func() *policy.Snapshot
+
+	Session  SessionConfig
+	Elevated TokenConfig
+	// MFA is the old action-based token. A nil Verify refuses every operation that needs one.
+	MFA MFAConfig
+
+	Environment EnvironmentConfig
+	Client      ClientConfig
+	Device      DeviceConfig
+
+	Ledger        ledger.Store
+	LedgerTimeout time.Duration // for one store operation, default 1 s
+
+	Leeway time.Duration // clock difference allowed to issuers; also how much longer spent keys are kept
+
+	// DangerouslyPassUnmatched forwards requests that no route matches, unjudged.
+	DangerouslyPassUnmatched bool
+
+	// Record takes the decision record. With RecordIntent its failure refuses the request before anything is spent.
+	Record       func(*decisionlog.Record) error
+	RecordIntent bool
+	// Hash makes a subject or token identity unreadable for the record; decisionlog.Log.Hash is one.
+	Hash func(kind, value string) string
+	// Observe is called once per decision with how long the gate took. The verdict is only lent.
+	Observe func(v *Verdict, took time.Duration)
+
+	Log *slog.Logger
+	Now func() time.Time // default time.Now
+}
+
+// SessionConfig says where the base session token travels.
+type SessionConfig struct {
+	Verify VerifyFunc
+	Header string // default Authorization; a value there is "Bearer <token>"
+	Cookie string // "" = not read from a cookie
+}
+
+// TokenConfig says where the elevated access token travels: as the bare value of one header.
+type TokenConfig struct {
+	Verify VerifyFunc
+	Header string
+}
+
+// MFAConfig is TokenConfig for the old action-based token.
+type MFAConfig struct {
+	Verify VerifyFunc
+	Header string
+	// Remember is how long the key of a token without exp is kept, default 30 days.
+	Remember time.Duration
+	// EnrolledClaim names a boolean session claim; false there means that the user has no MFA method and needs none.
+	EnrolledClaim string
+}
+
+// EnvironmentConfig names the candidates that must agree with the session's environment.
+type EnvironmentConfig struct {
+	Fixed  string // the only environment behind this gate; "" = taken from the session
+	Param  string // route parameter, such as environmentId
+	Header string
+}
+
+// ClientConfig names the headers in which clients declare themselves.
+type ClientConfig struct {
+	APIVersionHeader string
+	SDKVersionHeader string
+	DenyUndeclared   bool
+}
+
+// DeviceConfig names the session scopes that tell how far a sign-in has come.
+type DeviceConfig struct {
+	RegisteredScope     string // user:basic
+	UnregisteredScope   string // device:register
+	AdditionalAuthScope string // requiresAdditionalAuth
+}
+
+func (c *Config) check() error {
+	var errs []error
+	missing := func(name string, absent bool) {
+		if absent {
+			errs = append(errs, fmt.Errorf("gate: config: %s is required", name))
+		}
+	}
+	missing("Policy", c.Policy == nil)
+	missing("Session.Verify", c.Session.Verify == nil)
+	missing("Elevated.Verify", c.Elevated.Verify == nil)
+	missing("Elevated.Header", c.Elevated.Header == "")
+	missing("Ledger", c.Ledger == nil)
+	missing("Device.RegisteredScope", c.Device.RegisteredScope == "")
+	missing("Device.UnregisteredScope", c.Device.UnregisteredScope == "")
+	if c.RecordIntent {
+		missing("Record", c.Record == nil)
+	}
+	return errors.Join(errs...)
+}
+
+func (c *Config) setDefaults() {
+	if c.Session.Header == "" && c.Session.Cookie == "" {
+		c.Session.Header = "Authorization"
+	}
+	if c.LedgerTimeout == 0 {
+		c.LedgerTimeout = time.Second
+	}
+	if c.MFA.Remember == 0 {
+		c.MFA.Remember = 30 * 24 * time.Hour
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	if c.Record == nil {
+		c.Record = func(*decisionlog.Record) error { return nil }
+	}
+	if c.Observe == nil {
+		c.Observe = func(*Verdict, time.Duration) {}
+	}
+	if c.Hash == nil {
+		c.Hash = func(string, string) string { return "" }
+	}
+}
