@@ -84,7 +84,7 @@ func (g *Gate) Decide(ctx context.Context, r *Request, v *Verdict) {
 	}
 	g.config.Observe(v, time.Since(began))
 
-	*d = decision{}
+	*d = decision{match: policy.Match{Params: d.match.Params[:0]}}
 	g.pool.Put(d)
 }
 
@@ -167,7 +167,7 @@ func isPreflight(r *Request) bool {
 }
 
 func (g *Gate) route(r *Request, v *Verdict, d *decision) reason.Reason {
-	d.match = d.snapshot.Match(r.Method, r.Path)
+	d.snapshot.Match(r.Method, r.Path, &d.match)
 	v.Route = d.match.Route
 	switch {
 	case d.match.Ambiguous:

@@ -1,0 +1,207 @@
+// Package policy evaluates the operator's Rego and returns typed requirements. It is the only importer of OPA.
+//
+// Routes, compiled query, data and revision are swapped as one immutable Snapshot behind one atomic pointer. A snapshot is
+// built and probed before it is swapped in; on any error the old one stays.
+package policy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/open-policy-agent/opa/v1/rego"
+)
+
+// Config says where the policy is and how it is evaluated.
+type Config struct {
+	FS          fs.FS         // *.rego, data.yaml and *_test.rego (not loaded); required
+	CacheSize   int           // requirements remembered, default 10,000
+	EvalTimeout time.Duration // for one evaluation, default 100 ms
+	// DisableCache evaluates every request; for measurements and the differential test.
+	DisableCache bool
+	// OnReload is told the outcome of every reload after New.
+	OnReload func(revision string, err error)
+	// OnCache is told of every look into the requirement cache.
+	OnCache func(hit bool)
+}
+
+// Engine holds the policy in force. Safe for concurrent use. The zero Engine has no snapshot, and the gate refuses then.
+type Engine struct {
+	config  Config
+	current atomic.Pointer[Snapshot]
+
+	mu      sync.Mutex // one reload at a time; guards lastErr
+	lastErr error
+}
+
+// New loads and probes the policy. The error is a Problems that lists everything wrong at once.
+func New(ctx context.Context, c Config) (*Engine, error) {
+	if c.FS == nil {
+		return nil, errors.New("policy: config: FS is required")
+	}
+	if c.CacheSize < 0 {
+		return nil, fmt.Errorf("policy: config: CacheSize %d: want a positive number", c.CacheSize)
+	}
+	if c.CacheSize == 0 {
+		c.CacheSize = 10_000
+	}
+	if c.EvalTimeout == 0 {
+		c.EvalTimeout = 100 * time.Millisecond
+	}
+	e := &Engine{config: c}
+	snap, err := load(ctx, &c)
+	if err != nil {
+		return nil, err
+	}
+	e.current.Store(snap)
+	return e, nil
+}
+
+func load(ctx context.Context, c *Config) (*Snapshot, error) {
+	s, problems := read(c.FS)
+	if len(problems) > 0 {
+		sortProblems(problems)
+		return nil, problems
+	}
+	snap, problems := build(ctx, s, c)
+	if len(problems) == 0 {
+		problems = snap.probe(ctx)
+	}
+	if len(problems) > 0 {
+		sortProblems(problems)
+		return nil, problems
+	}
+	snap.onCache = c.OnCache
+	return snap, nil
+}
+
+// Snapshot returns the policy in force, nil if there is none. Read it once per request and pass it on.
+func (e *Engine) Snapshot() *Snapshot { return e.current.Load() }
+
+// Reload reads the files again and swaps the new policy in if it is whole and passes its probe. On error the old one stays
+// in force and LastError says why.
+func (e *Engine) Reload(ctx context.Context) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	snap, err := load(ctx, &e.config)
+	if err == nil {
+		e.current.Store(snap)
+	}
+	e.lastErr = err
+	if e.config.OnReload != nil {
+		e.config.OnReload(e.Snapshot().Revision(), err)
+	}
+	return err
+}
+
+// LastError is the error of the last Reload, nil when it took.
+func (e *Engine) LastError() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.lastErr
+}
+
+// Snapshot is one loaded policy: immutable, safe for concurrent use. A nil Snapshot matches nothing and requires an error.
+type Snapshot struct {
+	table    table
+	data     *data
+	prepared rego.PreparedEvalQuery
+	reads    reads
+	cache    *cache // nil when off
+	revision string
+	timeout  time.Duration
+	onCache  func(hit bool)
+}
+
+// Revision is a hash over the policy's files, 16 hex digits.
+func (s *Snapshot) Revision() string {
+	if s == nil {
+		return ""
+	}
+	return s.revision
+}
+
+// Match fills m with the route for one method and canonical path. m.Params is reused.
+func (s *Snapshot) Match(method, path string, m *Match) {
+	if s == nil || path == "" {
+		*m = Match{Params: m.Params[:0]}
+		return
+	}
+	s.table.match(method, path, m)
+}
+
+// HasPath reports whether any route matches the path with whatever method.
+func (s *Snapshot) HasPath(path string) bool { return s != nil && len(s.table.allow(path)) > 0 }
+
+// Routes lists the routes in the order of the data.
+func (s *Snapshot) Routes() []*Route { return slices.Clone(s.table.routes) }
+
+// Environment is what the data says of an environment; an unknown one gets "default".
+func (s *Snapshot) Environment(id string) Environment {
+	if s == nil {
+		return Environment{}
+	}
+	if e, ok := s.data.environments[id]; ok {
+		return e
+	}
+	return s.data.environments["default"]
+}
+
+// Cached reports whether requirements are remembered.
+func (s *Snapshot) Cached() bool { return s.cache != nil }
+
+// Require asks the policy what the request must bring. An undefined, malformed or late answer is an error, and so is a
+// policy that makes OPA panic.
+func (s *Snapshot) Require(ctx context.Context, in *Input) (*Requirement, error) {
+	if s == nil {
+		return nil, errors.New("policy: none loaded")
+	}
+	if s.cache == nil {
+		return s.eval(ctx, in)
+	}
+	key := s.cache.key(s.reads, in, s.data.headers)
+	q, hit := s.cache.entries.Get(key)
+	if s.onCache != nil {
+		s.onCache(hit)
+	}
+	if hit {
+		return q, nil
+	}
+	q, err := s.eval(ctx, in)
+	if err != nil {
+		return nil, err
+	}
+	s.cache.entries.Add(key, q)
+	return q, nil
+}
+
+func (s *Snapshot) eval(ctx context.Context, in *Input) (q *Requirement, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			q, err = nil, fmt.Errorf("policy: evaluation panicked: %v", p)
+		}
+	}()
+	value, err := s.reads.value(in, s.data.headers)
+	if err != nil {
+		return nil, fmt.Errorf("policy: input: %w", err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	results, err := s.prepared.Eval(ctx, rego.EvalParsedInput(value), rego.EvalRuleIndexing(true))
+	if err != nil {
+		return nil, fmt.Errorf("policy: evaluate: %w", err)
+	}
+	if len(results) != 1 || len(results[0].Expressions) != 1 {
+		return nil, fmt.Errorf("policy: %s is undefined for route %q", query, in.route())
+	}
+	q, err = decode(results[0].Expressions[0].Value)
+	if err != nil {
+		return nil, fmt.Errorf("policy: %w", err)
+	}
+	return q, nil
+}

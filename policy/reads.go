@@ -1,0 +1,373 @@
+package policy
+
+import (
+	"encoding/binary"
+	"net/url"
+	"slices"
+	"sort"
+
+	"github.com/open-policy-agent/opa/v1/ast"
+	"github.com/open-policy-agent/opa/v1/dependencies"
+)
+
+// reads lists the parts of the input that a compiled policy can read, as paths below input, shortest first and without
+// paths below one another. A path that ends early (a dynamic or whole reference) stands for everything below it.
+//
+// It is what makes the requirement cache sound, so it is taken twice: OPA's dependency analysis and every reference in
+// every rule. The second alone would do; a reference that only the first finds would be added all the same.
+type reads [][]string
+
+func readable(compiler *ast.Compiler, modules map[string]*ast.Module) reads {
+	var found reads
+	add := func(ref ast.Ref) {
+		if len(ref) == 0 || !ref[0].Equal(ast.InputRootDocument) {
+			return
+		}
+		var p []string
+		for _, term := range ref.ConstantPrefix()[1:] {
+			text, ok := term.Value.(ast.String)
+			if !ok {
+				break
+			}
+			p = append(p, string(text))
+		}
+		found = append(found, p)
+	}
+	for name := range modules {
+		ast.WalkRefs(compiler.Modules[name], func(r ast.Ref) bool { add(r); return false })
+		ast.WalkTerms(compiler.Modules[name], func(t *ast.Term) bool {
+			if t.Equal(ast.InputRootDocument) { // the bare word input
+				add(ast.Ref{t})
+			}
+			return false
+		})
+	}
+	if base, err := dependencies.Base(compiler, ast.MustParseBody(query)); err == nil {
+		for _, ref := range base {
+			add(ref)
+		}
+	} else {
+		found = append(found, nil) // everything
+	}
+	return found.minimal()
+}
+
+func (rs reads) minimal() reads {
+	sort.Slice(rs, func(i, j int) bool {
+		if len(rs[i]) != len(rs[j]) {
+			return len(rs[i]) < len(rs[j])
+		}
+		return slices.Compare(rs[i], rs[j]) < 0
+	})
+	var kept reads
+	for _, p := range rs {
+		if !kept.cover(p) {
+			kept = append(kept, p)
+		}
+	}
+	return kept
+}
+
+func (rs reads) cover(p []string) bool {
+	return slices.ContainsFunc(rs, func(q []string) bool { return len(q) <= len(p) && slices.Equal(q, p[:len(q)]) })
+}
+
+// under reports whether anything at or below the path, or above it, is read.
+func (rs reads) under(p ...string) bool {
+	return slices.ContainsFunc(rs, func(q []string) bool {
+		n := min(len(p), len(q))
+		return slices.Equal(p[:n], q[:n])
+	})
+}
+
+// deterministic reports whether no rule calls a builtin that may answer differently for the same input. Capabilities
+// already exclude them; this is the second lock.
+func deterministic(compiler *ast.Compiler) bool {
+	ok := true
+	for _, m := range compiler.Modules {
+		ast.WalkExprs(m, func(e *ast.Expr) bool {
+			if !e.IsCall() {
+				return false
+			}
+			if b, known := ast.BuiltinMap[e.Operator().String()]; known && b.Nondeterministic {
+				ok = false
+			}
+			return false
+		})
+	}
+	return ok
+}
+
+// appendKey appends an encoding of every readable part of the input from which it could be rebuilt, so that equal keys
+// mean equal evaluations. Without session and body it allocates nothing.
+func (rs reads) appendKey(b []byte, in *Input, headers []headerName) []byte {
+	for _, p := range rs {
+		b = appendRead(b, in, headers, p)
+	}
+	return b
+}
+
+func appendRead(b []byte, in *Input, headers []headerName, p []string) []byte {
+	if len(p) == 0 {
+		for _, member := range [...]string{"route", "operation", "params", "request", "environment", "client", "session", "device"} {
+			b = appendRead(b, in, headers, []string{member})
+		}
+		return b
+	}
+	switch p[0] {
+	case "route":
+		return appendString(b, in.route())
+	case "operation":
+		return appendString(b, in.operation())
+	case "params":
+		b = binary.AppendUvarint(b, uint64(len(in.params())))
+		for _, q := range in.params() {
+			b = appendString(b, q.Name)
+			if len(p) == 1 || p[1] == q.Name {
+				b = appendString(b, q.Value)
+			}
+		}
+		return b
+	case "request":
+		return appendRequest(b, in, headers, p[1:])
+	case "environment":
+		return appendString(b, in.Environment)
+	case "client":
+		return appendString(appendString(appendString(b, in.Client.APIVersion), in.Client.SDK), in.Client.SDKVersion)
+	case "device":
+		return appendString(appendString(b, string(in.Device.state())), in.Device.ID)
+	case "session":
+		return appendSession(b, in.Session, p[1:])
+	}
+	return b
+}
+
+func appendRequest(b []byte, in *Input, headers []headerName, p []string) []byte {
+	member := func(name string) bool { return len(p) == 0 || p[0] == name }
+	if member("method") {
+		b = appendString(b, in.Method)
+	}
+	if member("path") {
+		b = appendString(b, in.Path)
+	}
+	if member("host") {
+		b = appendString(b, in.Host)
+	}
+	if member("query") {
+		b = appendString(b, in.RawQuery)
+	}
+	if member("headers") {
+		for _, name := range headers {
+			if len(p) < 2 || p[1] == name.lower {
+				values := in.Header[name.canonical]
+				b = binary.AppendUvarint(b, uint64(len(values)))
+				for _, v := range values {
+					b = appendString(b, v)
+				}
+			}
+		}
+	}
+	if member("body") {
+		var below []string
+		if len(p) > 1 {
+			below = p[1:]
+		}
+		b = appendAt(b, in.Body, in.Body != nil, below)
+	}
+	return b
+}
+
+func appendSession(b []byte, session map[string]any, p []string) []byte {
+	if session == nil {
+		return append(b, '-')
+	}
+	if len(p) == 0 {
+		return appendValue(append(b, '+'), session)
+	}
+	v, ok := session[p[0]]
+	return appendAt(append(b, '+'), v, ok, p[1:])
+}
+
+// appendAt appends the value found by following p from v, or a mark that there is none.
+func appendAt(b []byte, v any, ok bool, p []string) []byte {
+	for _, name := range p {
+		object, isObject := v.(map[string]any)
+		if !ok || !isObject {
+			// Whether a parent is absent or of another type, the reference is undefined; but keep the two apart.
+			if ok {
+				b = append(b, '!')
+			}
+			ok = false
+			break
+		}
+		v, ok = object[name]
+	}
+	if !ok {
+		return append(b, '-')
+	}
+	return appendValue(append(b, '+'), v)
+}
+
+func appendString(b []byte, s string) []byte {
+	return append(binary.AppendUvarint(b, uint64(len(s))), s...)
+}
+
+func appendValue(b []byte, v any) []byte {
+	switch v := v.(type) {
+	case string:
+		return appendString(append(b, 's'), v)
+	case bool:
+		if v {
+			return append(b, 't')
+		}
+		return append(b, 'f')
+	case nil:
+		return append(b, 'n')
+	case []any:
+		b = binary.AppendUvarint(append(b, 'a'), uint64(len(v)))
+		for _, item := range v {
+			b = appendValue(b, item)
+		}
+		return b
+	case map[string]any:
+		b = binary.AppendUvarint(append(b, 'o'), uint64(len(v)))
+		names := make([]string, 0, len(v))
+		for name := range v {
+			names = append(names, name)
+		}
+		slices.Sort(names)
+		for _, name := range names {
+			b = appendValue(appendString(b, name), v[name])
+		}
+		return b
+	case interface{ String() string }: // json.Number
+		return appendString(append(b, '#'), v.String())
+	}
+	return append(b, '?')
+}
+
+// value builds the input that the policy sees: only its readable members, absent ones left out.
+func (rs reads) value(in *Input, headers []headerName) (ast.Value, error) {
+	root := ast.NewObject()
+	put := func(name string, v any) error {
+		value, err := ast.InterfaceToValue(v)
+		if err == nil {
+			root.Insert(ast.InternedTerm(name), ast.NewTerm(value))
+		}
+		return err
+	}
+	var err error
+	set := func(name string, make func() any) {
+		if err == nil && rs.under(name) {
+			err = put(name, make())
+		}
+	}
+	set("route", func() any { return in.route() })
+	set("operation", func() any { return in.operation() })
+	set("params", func() any {
+		m := map[string]any{}
+		for _, p := range in.params() {
+			m[p.Name] = p.Value
+		}
+		return m
+	})
+	set("request", func() any { return rs.request(in, headers) })
+	set("environment", func() any { return map[string]any{"id": in.Environment} })
+	set("client", func() any {
+		return map[string]any{"api_version": in.Client.APIVersion, "sdk": in.Client.SDK, "sdk_version": in.Client.SDKVersion}
+	})
+	set("device", func() any { return map[string]any{"state": string(in.Device.state()), "id": in.Device.ID} })
+	if in.Session != nil {
+		set("session", func() any { return rs.session(in.Session) })
+	}
+	return root, err
+}
+
+func (rs reads) request(in *Input, headers []headerName) map[string]any {
+	m := map[string]any{"method": in.Method, "path": in.Path, "host": in.Host}
+	if rs.under("request", "query") {
+		m["query"] = queryOf(in.RawQuery)
+	}
+	if rs.under("request", "headers") {
+		h := map[string]any{}
+		for _, name := range headers {
+			if values := in.Header[name.canonical]; len(values) > 0 {
+				h[name.lower] = anyList(values)
+			}
+		}
+		m["headers"] = h
+	}
+	if in.Body != nil && rs.under("request", "body") {
+		m["body"] = in.Body
+	}
+	return m
+}
+
+// session keeps the claims that the policy can read; a projection of thirty claims to two is the larger part of a miss.
+func (rs reads) session(claims map[string]any) map[string]any {
+	if rs.cover([]string{"session"}) {
+		return claims
+	}
+	m := map[string]any{}
+	for _, p := range rs {
+		if len(p) < 2 || p[0] != "session" {
+			continue
+		}
+		if v, ok := claims[p[1]]; ok {
+			m[p[1]] = v
+		}
+	}
+	return m
+}
+
+// queryOf decodes a canonical query, which holds no semicolons and no bad escapes.
+func queryOf(raw string) map[string]any {
+	values, err := url.ParseQuery(raw)
+	if err != nil {
+		return map[string]any{}
+	}
+	m := make(map[string]any, len(values))
+	for name, list := range values {
+		m[name] = anyList(list)
+	}
+	return m
+}
+
+func anyList(list []string) []any {
+	out := make([]any, len(list))
+	for i, s := range list {
+		out[i] = s
+	}
+	return out
+}
+
+func (in *Input) route() string {
+	if in.Match == nil || in.Match.Route == nil {
+		return ""
+	}
+	return in.Match.Route.Pattern
+}
+
+func (in *Input) operation() string {
+	if in.Match == nil || in.Match.Route == nil {
+		return ""
+	}
+	return in.Match.Route.Operation
+}
+
+func (in *Input) params() []Param {
+	if in.Match == nil {
+		return nil
+	}
+	return in.Match.Params
+}
+
+func (d Device) state() DeviceState {
+	if d.State == "" {
+		return DeviceUnknown
+	}
+	return d.State
+}
+
+// headerName is a header that the policy may read, in its two spellings.
+type headerName struct{ lower, canonical string }

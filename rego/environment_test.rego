@@ -1,0 +1,27 @@
+package stepward_test
+
+import data.stepward
+
+environments := {
+	"default": {"minimum_api_version": "2026_04_01", "step_up": {}, "mfa_actions": []},
+	"old": {"minimum_api_version": "2026_01_01", "mfa_actions": ["wallet.waas.export"]},
+	"impatient": {"max_age": {"wallet.export": 60}, "token": {"wallet.export": "time_bound"}},
+	"lax": {"step_up": {"wallet.export": false}},
+	"strict": {"step_up": {"wallet.sign": true}, "minimum_sdk": {"WalletKit": "4.76.0"}},
+}
+
+in_environment(id, operation) := q if {
+	q := stepward.requirement with input as {"operation": operation, "request": {}, "environment": {"id": id}}
+		with data.stepward.environments as environments
+}
+
+test_an_unlisted_environment_gets_the_newest_behaviour if {
+	in_environment("unheard of", "wallet.export").minimum_api_version == "2026_04_01"
+	in_environment("", "wallet.export").scopes == ["wallet:export"]
+}
+
+test_an_old_environment_keeps_its_version if in_environment("old", "wallet.export").minimum_api_version == "2026_01_01"
+
+test_missing_members_come_from_the_default if in_environment("strict", "wallet.export").minimum_api_version == "2026_04_01"
+
+test_minimum_sdks_are_passed_on if in_environment("strict", "user.read").minimum_sdk == {"WalletKit": "4.76.0"}
