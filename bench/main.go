@@ -1,0 +1,116 @@
+// Command bench measures Stepward beside a tuned bare httputil.ReverseProxy, in one run, and prints ratios.
+//
+// Backend and loader share CPU 1, the proxy under test has CPU 0 to itself (GOMAXPROCS=1). Every row is taken A B A: bare,
+// Stepward, bare; a round's ratio is B over the mean of the two A, and the median of the rounds is printed. Absolute
+// figures of shared machines move by a third from minute to minute; these ratios hold to a tenth.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+)
+
+func main() {
+	role := flag.String("role", "", "internal: backend or bare")
+	listen := flag.String("listen", "", "internal: address of a role")
+	upstream := flag.String("upstream", "", "internal: the bare proxy's backend")
+	binary := flag.String("stepward", "bin/stepward", "the program to measure")
+	leg := flag.Duration("leg", 700*time.Millisecond, "how long one measurement lasts")
+	rounds := flag.Int("rounds", 3, "rounds of A B A for each row")
+	only := flag.String("only", "", "measure only rows whose name contains this")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	var err error
+	switch *role {
+	case "backend":
+		err = backend(ctx, *listen)
+	case "bare":
+		err = bare(ctx, *listen, *upstream)
+	default:
+		err = measure(ctx, os.Stdout, settings{binary: *binary, leg: *leg, rounds: *rounds, only: *only})
+	}
+	if err != nil && !errors.Is(err, context.Canceled) {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+type settings struct {
+	binary string
+	leg    time.Duration
+	rounds int
+	only   string
+}
+
+// result is one leg.
+type result struct {
+	perSecond float64
+	cpu       float64 // µs of the proxy's CPU per request
+	p50, p99  time.Duration
+}
+
+func measure(ctx context.Context, w io.Writer, s settings) error {
+	lab, err := newLab(ctx, s)
+	if err != nil {
+		return err
+	}
+	defer lab.close()
+	fmt.Fprintf(w, "%-34s %5s  %9s %9s  %6s  %8s %8s %7s  %9s %9s\n", "row", "conc", "bare/s", "stepward/s", "ratio", "bare µs", "stepw µs", "added", "p50", "p99")
+	for _, row := range lab.rows() {
+		if err := lab.row(ctx, w, row); err != nil {
+			return fmt.Errorf("%s: %w", row.name, err)
+		}
+	}
+	return nil
+}
+
+func (l *lab) row(ctx context.Context, w io.Writer, r row) error {
+	if !matches(r.name, l.settings.only) {
+		return nil
+	}
+	under, err := l.stepward(ctx, r)
+	if err != nil {
+		return err
+	}
+	defer under.stop()
+	for _, concurrency := range r.concurrency {
+		var ratios, added, bareRate, rate, bareCPU, cpu []float64
+		var p50, p99 []time.Duration
+		for range l.settings.rounds {
+			a1, err := l.load(ctx, l.bare, l.plain, concurrency, 200)
+			if err != nil {
+				return err
+			}
+			b, err := l.load(ctx, under, r.requests, concurrency, r.status)
+			if err != nil {
+				return err
+			}
+			a2, err := l.load(ctx, l.bare, l.plain, concurrency, 200)
+			if err != nil {
+				return err
+			}
+			a, aCPU := (a1.perSecond+a2.perSecond)/2, (a1.cpu+a2.cpu)/2
+			ratios, bareRate, rate = append(ratios, b.perSecond/a), append(bareRate, a), append(rate, b.perSecond)
+			bareCPU, cpu, added = append(bareCPU, aCPU), append(cpu, b.cpu), append(added, b.cpu-aCPU)
+			p50, p99 = append(p50, b.p50), append(p99, b.p99)
+		}
+		fmt.Fprintf(w, "%-34s %5d  %9.0f %9.0f  %6.2f  %8.1f %8.1f %+7.1f  %9s %9s\n", r.name, concurrency, median(bareRate), median(rate),
+			median(ratios), median(bareCPU), median(cpu), median(added), median(p50).Round(time.Microsecond), median(p99).Round(time.Microsecond))
+	}
+	return nil
+}
+
+func median[T float64 | time.Duration](list []T) T {
+	sorted := slices.Clone(list)
+	slices.Sort(sorted)
+	return sorted[len(sorted)/2]
+}
