@@ -2,6 +2,7 @@ package policy
 
 import (
 	"encoding/binary"
+	"encoding/json"
 	"net/url"
 	"slices"
 	"sort"
@@ -34,13 +35,24 @@ func readable(compiler *ast.Compiler, modules map[string]*ast.Module) reads {
 		found = append(found, p)
 	}
 	for name := range modules {
-		ast.WalkRefs(compiler.Modules[name], func(r ast.Ref) bool { add(r); return false })
-		ast.WalkTerms(compiler.Modules[name], func(t *ast.Term) bool {
-			if t.Equal(ast.InputRootDocument) { // the bare word input
-				add(ast.Ref{t})
+		// Not ast.WalkTerms: it also visits the head of every reference, and then each rule would read the whole input.
+		var visitor *ast.GenericVisitor
+		visitor = ast.NewGenericVisitor(func(x any) bool {
+			switch x := x.(type) {
+			case ast.Ref:
+				add(x)
+				for _, term := range x[1:] { // references within the reference
+					visitor.Walk(term)
+				}
+				return true
+			case ast.Var:
+				if x.Equal(ast.InputRootDocument.Value) { // the bare word input
+					add(ast.Ref{ast.InputRootDocument})
+				}
 			}
 			return false
 		})
+		visitor.Walk(compiler.Modules[name])
 	}
 	if base, err := dependencies.Base(compiler, ast.MustParseBody(query)); err == nil {
 		for _, ref := range base {
@@ -240,10 +252,15 @@ func appendValue(b []byte, v any) []byte {
 			b = appendValue(appendString(b, name), v[name])
 		}
 		return b
-	case interface{ String() string }: // json.Number
+	case json.Number:
 		return appendString(append(b, '#'), v.String())
 	}
-	return append(b, '?')
+	// Anything else reaches the policy as its JSON, so that is what tells two of them apart.
+	text, err := json.Marshal(v)
+	if err != nil {
+		return append(b, '?') // evaluating it fails as well, and failures are not remembered
+	}
+	return appendString(append(b, 'j'), string(text))
 }
 
 // value builds the input that the policy sees: only its readable members, absent ones left out.
