@@ -6,7 +6,10 @@
 package canon
 
 import (
+	"net/netip"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // MaxTarget is the longest accepted request target, in bytes.
@@ -41,6 +44,7 @@ const (
 	ErrPathByte Error = "path has a byte that must be percent-encoded or is read differently by some servers"
 	ErrEscape   Error = "a percent-escape is not two hexadecimal digits"
 	ErrEncoded  Error = "path encodes a character that needs no encoding or changes meaning when decoded"
+	ErrUnicode  Error = "path encodes bytes that are not UTF-8 or a character that some servers fold into ASCII"
 	ErrQuery    Error = "query has a byte that must be percent-encoded or is read differently by some servers"
 	ErrHost     Error = "host is not a plain name or address with an optional port"
 	ErrMethod   Error = "method is not a known word in capitals"
@@ -72,7 +76,9 @@ var class = func() (t [256]uint8) {
 	return t
 }()
 
-// ParseTarget parses the raw request target. It allocates nothing.
+// ParseTarget parses the raw request target, which is http.Request.RequestURI and not its URL. It allocates nothing but for
+// paths that encode non-ASCII. Escapes keep the case of their digits: "%c3" and "%C3" are two spellings of one path, of
+// which a route table must take one or call the other ambiguous.
 func ParseTarget(requestURI string) (Target, error) {
 	if len(requestURI) > MaxTarget {
 		return Target{}, ErrLong
@@ -91,7 +97,8 @@ func ParseTarget(requestURI string) (Target, error) {
 }
 
 func checkPath(path string) error {
-	begin := 1 // of the segment
+	begin := 1       // of the segment
+	foreign := false // some escape is not ASCII
 	for i := 1; i <= len(path); i++ {
 		if i == len(path) || path[i] == '/' {
 			switch path[begin:i] {
@@ -113,6 +120,7 @@ func checkPath(path string) error {
 			if c < 0x20 || c == 0x7f || class[c]&plain != 0 || strings.IndexByte(`/\%;?#`, c) >= 0 {
 				return ErrEncoded
 			}
+			foreign = foreign || c >= utf8.RuneSelf
 			i += 2
 			continue
 		}
@@ -120,7 +128,42 @@ func checkPath(path string) error {
 			return ErrPathByte
 		}
 	}
+	if foreign {
+		return checkUnicode(Unescape(path))
+	}
 	return nil
+}
+
+// checkUnicode refuses what old decoders read as ASCII: overlong UTF-8 (%C0%AF was a slash to IIS), the letters whose other
+// case is ASCII (the Kelvin sign is a k to a backend that ignores case), and the fullwidth forms, which Windows code pages
+// and NFKC fold into ASCII. Other compatibility characters are not looked up: no route of ours can be spelled with them.
+func checkUnicode(decoded string) error {
+	for i, r := range decoded {
+		if r < utf8.RuneSelf {
+			continue
+		}
+		if r == utf8.RuneError {
+			if _, size := utf8.DecodeRuneInString(decoded[i:]); size == 1 {
+				return ErrUnicode
+			}
+		}
+		if unicode.IsControl(r) || r >= 0xff01 && r <= 0xff5e || foldsToASCII(r) {
+			return ErrUnicode
+		}
+	}
+	return nil
+}
+
+func foldsToASCII(r rune) bool {
+	if unicode.ToLower(r) < utf8.RuneSelf || unicode.ToUpper(r) < utf8.RuneSelf {
+		return true
+	}
+	for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+		if f < utf8.RuneSelf {
+			return true
+		}
+	}
+	return false
 }
 
 func checkQuery(query string) error {
@@ -199,35 +242,50 @@ func Fold(path string) string {
 }
 
 // Host checks a Host header or :authority: a registered name, IPv4 address or bracketed IPv6 address, with an optional
-// port. It returns it in lower case.
+// port. It returns it in lower case, and allocates only if that changes it. Userinfo, empty labels (so also a trailing
+// dot), zones, and ports that are empty, zero or written with leading zeros are refused.
 func Host(host string) (string, error) {
-	if host == "" || len(host) > 255 {
+	if len(host) > 255 {
 		return "", ErrHost
 	}
-	name, port := host, ""
-	if host[0] == '[' {
-		end := strings.IndexByte(host, ']')
-		if end < 0 || !allIn(host[1:end], "0123456789abcdefABCDEF:.") {
-			return "", ErrHost
-		}
-		name, port = host[:end+1], host[end+1:]
-		if port != "" && port[0] != ':' {
-			return "", ErrHost
-		}
-		port = strings.TrimPrefix(port, ":")
-	} else if i := strings.IndexByte(host, ':'); i >= 0 {
-		name, port = host[:i], host[i+1:]
-		if port == "" {
-			return "", ErrHost
-		}
-	}
-	if name[0] != '[' && !isName(name) {
+	name, port, hasPort := splitPort(host)
+	if hasPort && !isPort(port) {
 		return "", ErrHost
 	}
-	if len(port) > 5 || !allIn(port, "0123456789") {
+	if inner, ok := strings.CutPrefix(name, "["); ok {
+		if inner, ok = strings.CutSuffix(inner, "]"); !ok || !isIPv6(inner) {
+			return "", ErrHost
+		}
+	} else if !isName(name) {
 		return "", ErrHost
 	}
 	return strings.ToLower(host), nil
+}
+
+// splitPort cuts at the last colon, unless that is within brackets.
+func splitPort(host string) (name, port string, hasPort bool) {
+	i := strings.LastIndexByte(host, ':')
+	if i < 0 || strings.HasSuffix(host, "]") {
+		return host, "", false
+	}
+	return host[:i], host[i+1:], true
+}
+
+func isPort(s string) bool {
+	n := 0
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' || n > 65535 {
+			return false
+		}
+		n = n*10 + int(c-'0')
+	}
+	return n > 0 && n <= 65535 && s[0] != '0'
+}
+
+// isIPv6 wants no zone: it names an interface of the client's machine.
+func isIPv6(s string) bool {
+	addr, err := netip.ParseAddr(s)
+	return err == nil && addr.Is6() && addr.Zone() == ""
 }
 
 func isName(name string) bool {
@@ -239,15 +297,6 @@ func isName(name string) bool {
 			if class[c]&plain == 0 || c == '.' || c == '~' {
 				return false
 			}
-		}
-	}
-	return name != ""
-}
-
-func allIn(s, set string) bool {
-	for _, c := range []byte(s) {
-		if strings.IndexByte(set, c) < 0 {
-			return false
 		}
 	}
 	return true

@@ -1,0 +1,521 @@
+package config_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.yaml.in/yaml/v3"
+
+	"github.com/stepward/stepward/config"
+)
+
+const secret = "s3cr3t-Value! that#must/not appear"
+
+// minimal is the least that loads.
+const minimal = `upstream: http://127.0.0.1:9000
+session: {issuer: app/env, audience: https://app.example, jwks_url: https://keys.example/jwks}
+`
+
+func env(name string) (string, bool) {
+	values := map[string]string{
+		"SECRET": secret,
+		"EMPTY":  "",
+		"INJECT": "Authorization\ncookie: stolen",
+		"PORT":   "7000",
+		"BOOL":   "false",
+		"COUNT":  "12",
+		"LIST":   "[a, b]",
+		"DOLLAR": "${SECRET}",
+	}
+	value, ok := values[name]
+	return value, ok
+}
+
+func options() config.LoadOptions { return config.LoadOptions{Env: env} }
+
+func parse(t *testing.T, text string) *config.Config {
+	t.Helper()
+	c, err := config.Parse("/etc/stepward/stepward.yaml", []byte(text), options())
+	if err != nil {
+		t.Fatalf("does not load:\n%v", err)
+	}
+	return c
+}
+
+// faultOf parses what must not load and returns its only problem.
+func faultOf(t *testing.T, text string) config.Problem {
+	t.Helper()
+	_, err := config.Parse("stepward.yaml", []byte(text), options())
+	var problems config.Problems
+	if !errors.As(err, &problems) || len(problems) != 1 {
+		t.Fatalf("want one problem, got:\n%v", err)
+	}
+	return problems[0]
+}
+
+func TestEveryProblemIsReportedAtOnce(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil || len(files) < 10 {
+		t.Fatalf("%d goldens: %v", len(files), err)
+	}
+	update := flag.Lookup("update").Value.String() == "true"
+	for _, file := range files {
+		t.Run(filepath.Base(file), func(t *testing.T) {
+			c, err := config.Load(file, options())
+			if err == nil || c != nil {
+				t.Fatalf("loads: %v", c)
+			}
+			got := err.Error() + "\n"
+			if strings.Contains(got, "s3cr3t") || strings.Contains(got, "hunter2") || strings.Contains(got, "stolen") {
+				t.Errorf("a secret is shown:\n%s", got)
+			}
+			golden := strings.TrimSuffix(file, ".yaml") + ".want"
+			if update {
+				if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
+					t.Fatal(err)
+				}
+			}
+			want, err := os.ReadFile(golden)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got != string(want) {
+				t.Errorf("got:\n%swant:\n%s", got, want)
+			}
+		})
+	}
+}
+
+func TestAMissingFileIsOneClearProblem(t *testing.T) {
+	_, err := config.Load(filepath.Join(t.TempDir(), "none.yaml"), options())
+	var problem config.Problem
+	if !errors.As(err, &problem) || problem.Line != 0 || !strings.Contains(problem.Fault, "no such file") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAHugeFileIsRefusedUnread(t *testing.T) {
+	p := faultOf(t, minimal+strings.Repeat("#", 1<<20))
+	if !strings.Contains(p.Fault, "more than") {
+		t.Errorf("got %v", p)
+	}
+}
+
+func TestDefaults(t *testing.T) {
+	c := parse(t, minimal)
+	rows := []struct {
+		key       string
+		got, want any
+	}{
+		{"listen", c.Listen, "127.0.0.1:8080"},
+		{"tls", c.TLS, config.TLS{}},
+		{"upstream_tls", c.UpstreamTLS, config.UpstreamTLS{}},
+		{"admin.listen", c.Admin.Listen, "127.0.0.1:8081"},
+		{"trusted_proxies", len(c.TrustedProxies), 0},
+		{"session.header", c.Session.Header, "Authorization"},
+		{"session.cookie", c.Session.Cookie, ""},
+		{"session.max_lifetime", c.Session.MaxLifetime, time.Duration(0)},
+		{"session.require_jti", c.Session.RequireJTI, false},
+		{"session.forward", c.Session.Forward, true},
+		{"session.scopes", c.Session.Scopes,
+			[]string{"user:basic", "requiresAdditionalAuth", "userDataForm", "waasBackupToken", "device:register"}},
+		{"session algorithms", c.SessionIssuers()[0].Algorithms, []string{"RS256"}},
+		{"session types", c.SessionIssuers()[0].Types, []string{"JWT", ""}},
+		{"elevated.header", c.Elevated.Header, "x-dyn-elevated-access-token"},
+		{"elevated.max_lifetime", c.Elevated.MaxLifetime, 10 * time.Minute},
+		{"elevated.require_jti", c.Elevated.RequireJTI, false},
+		{"elevated.forward", c.Elevated.Forward, false},
+		{"elevated.scopes", len(c.Elevated.Scopes), 34},
+		{"elevated issuers", c.ElevatedIssuers(), c.SessionIssuers()},
+		{"mfa.header", c.MFA.Header, "x-mfa-auth-token"},
+		{"mfa.max_lifetime", c.MFA.MaxLifetime, time.Duration(0)},
+		{"mfa.remember", c.MFA.Remember, 720 * time.Hour},
+		{"mfa.enrolled_claim", c.MFA.EnrolledClaim, ""},
+		{"mfa.forward", c.MFA.Forward, false},
+		{"mfa issuers", len(c.MFAIssuers()), 0},
+		{"jwks", c.JWKS, config.JWKS{StartWait: 30 * time.Second, MinRefresh: 15 * time.Second, RefreshEvery: 5 * time.Minute,
+			MaxStale: time.Hour, Timeout: 3 * time.Second}},
+		{"leeway", c.Leeway, 10 * time.Second},
+		{"environment", c.Environment, config.Environment{From: "session", PathParam: "environmentId"}},
+		{"client", c.Client, config.Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version"}},
+		{"device", c.Device, config.Device{RegisteredScope: "user:basic", UnregisteredScope: "device:register",
+			AdditionalAuthScope: "requiresAdditionalAuth"}},
+		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond}},
+		{"unmatched_routes", c.UnmatchedRoutes, "deny"},
+		{"ledger", c.Ledger, config.Ledger{Kind: config.LedgerBolt, Path: "/var/lib/stepward/ledger.db"}},
+		{"ledger_options", c.LedgerOptions, config.LedgerOptions{Capacity: 1_000_000, ReserveTimeout: time.Second}},
+		{"dangerously_single_replica", c.DangerouslySingleReplica, false},
+		{"challenge", c.Challenge, config.Challenge{Profile: "sdk", Realm: "wallet", TypeBase: "urn:stepward:problem:",
+			Domain: "stepward.dev", RetryAfter: time.Second}},
+		{"identity_headers", c.IdentityHeaders, config.IdentityHeaders{Subject: "Stepward-Subject", Scopes: "Stepward-Scopes",
+			DecisionID: "Stepward-Decision-Id"}},
+		{"limits", c.Limits, config.Limits{MaxHeader: 32 << 10, MaxBody: 10 << 20, MaxConnections: 10_000,
+			ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, BodyIdle: 30 * time.Second, WriteIdle: time.Minute,
+			Stream: time.Hour, Drain: 30 * time.Second, UpstreamDial: 5 * time.Second, UpstreamResponseHeader: time.Minute}},
+		{"decision_log", c.DecisionLog, config.DecisionLog{To: "stdout", Buffer: 4096}},
+		{"log", c.Log, config.Log{Level: "info", Format: "text"}},
+	}
+	for _, row := range rows {
+		if !reflect.DeepEqual(row.got, row.want) {
+			t.Errorf("%s: got %v, want %v", row.key, row.got, row.want)
+		}
+	}
+	if got := c.Warnings(); len(got) != 0 {
+		t.Errorf("the defaults are warned of: %q", got)
+	}
+}
+
+func TestDefaultsAreFreshEachTime(t *testing.T) {
+	config.Defaults().Session.Scopes[0] = "changed"
+	if got := config.Defaults().Session.Scopes[0]; got != "user:basic" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestValuesAreReadAsWritten(t *testing.T) {
+	c := parse(t, minimal+`
+listen: ":${PORT}"
+trusted_proxies: [10.0.0.0/8, "fd00::/8"]
+tls: {cert_file: tls/a.crt, key_file: /abs/a.key}
+mfa: {issuer: m, audience: [x, y], jwks_file: keys.json, forward: true}
+elevated: {types: [at+jwt], forward: "${BOOL}"}
+policy: {path: ./rego, cache_size: 0, watch_interval: 0}
+ledger: bolt:data/ledger.db
+ledger_options: {capacity: "${COUNT}"}
+limits: {max_body: 0, max_header: 65536, max_connections: 20_000}
+decision_log: {to: logs/decisions.jsonl}
+identity_headers: {subject: "", environment: Stepward-Environment}
+challenge: {realm: "$${LIST} ${LIST} $5 ${DOLLAR}", verify_url: https://app.example/verify}
+`)
+	rows := []struct {
+		name      string
+		got, want any
+	}{
+		{"a variable inside an address", c.Listen, ":7000"},
+		{"networks", c.TrustedProxies[1].String(), "fd00::/8"},
+		{"a path beside the file", c.TLS.CertFile, "/etc/stepward/tls/a.crt"},
+		{"an absolute path", c.TLS.KeyFile, "/abs/a.key"},
+		{"one issuer as a text", c.MFA.Issuer, config.Strings{"m"}},
+		{"several audiences", c.MFA.Audience, config.Strings{"x", "y"}},
+		{"the elevated token's own typ", c.ElevatedIssuers()[0].Types, []string{"at+jwt"}},
+		{"the session's typ beside it", c.SessionIssuers()[0].Types, []string{"JWT", ""}},
+		{"a boolean variable", c.Elevated.Forward, false},
+		{"a cache switched off", c.Policy.CacheSize, 0},
+		{"a watch switched off", c.Policy.WatchInterval, time.Duration(0)},
+		{"a policy directory", c.Policy.Path, "/etc/stepward/rego"},
+		{"a ledger beside the file", c.Ledger.Path, "/etc/stepward/data/ledger.db"},
+		{"a number from a variable", c.LedgerOptions.Capacity, 12},
+		{"no body limit", c.Limits.MaxBody, config.Size(0)},
+		{"a size in bytes", c.Limits.MaxHeader, 64 * config.KiB},
+		{"a number with underscores", c.Limits.MaxConnections, 20_000},
+		{"a log file", c.DecisionLog.To, "/etc/stepward/logs/decisions.jsonl"},
+		{"an identity header switched off", c.IdentityHeaders.Subject, ""},
+		{"escapes, and variables replaced once and never parsed", c.Challenge.Realm, "${LIST} [a, b] $5 ${SECRET}"},
+		{"a URL", c.Challenge.VerifyURL.Host, "app.example"},
+	}
+	for _, row := range rows {
+		if !reflect.DeepEqual(row.got, row.want) {
+			t.Errorf("%s: got %v, want %v", row.name, row.got, row.want)
+		}
+	}
+}
+
+func TestLedgerSpellings(t *testing.T) {
+	for text, want := range map[string]config.Ledger{
+		"bolt:///data/l.db": {Kind: config.LedgerBolt, Path: "/data/l.db"},
+		"bolt:/data/l.db":   {Kind: config.LedgerBolt, Path: "/data/l.db"},
+		"bolt:l.db":         {Kind: config.LedgerBolt, Path: "/etc/stepward/l.db"},
+		"bolt:./l.db":       {Kind: config.LedgerBolt, Path: "/etc/stepward/l.db"},
+		`"memory:"`:         {Kind: config.LedgerMemory},
+		"memory://":         {Kind: config.LedgerMemory},
+	} {
+		c := parse(t, minimal+"dangerously_single_replica: true\nledger: "+text+"\n")
+		if c.Ledger != want {
+			t.Errorf("%s: got %v, want %v", text, c.Ledger, want)
+		}
+	}
+	for _, text := range []string{"bolt:", "bolt://", "bolt:///", "bolt://host/l.db", "bolt:l.db?sync=off", "/data/l.db", "memory:x", "bolt:.."} {
+		if p := faultOf(t, minimal+"ledger: \""+text+"\"\n"); p.Field != "ledger" || p.Remedy == "" {
+			t.Errorf("%s: got %v", text, p)
+		}
+	}
+}
+
+func TestIssuersOfSeveralEnvironments(t *testing.T) {
+	c := parse(t, `upstream: http://127.0.0.1:9000
+session:
+  algorithms: [ES256]
+  issuers:
+    - {environment: one, issuer: [app/one, other/one], audience: a, jwks_url: https://keys.example/one}
+    - {environment: two, issuer: app/two, audience: a, jwks_file: two.json, algorithms: [EdDSA], types: [at+jwt]}
+`)
+	got := c.ElevatedIssuers()
+	if len(got) != 2 || got[0].Environment != "one" || got[0].Algorithms[0] != "ES256" || got[1].Algorithms[0] != "EdDSA" {
+		t.Errorf("elevated does not take the session's issuers: %+v", got)
+	}
+	if got[1].Types[0] != "at+jwt" || got[1].JWKSFile != "/etc/stepward/two.json" {
+		t.Errorf("got %+v", got[1])
+	}
+	got[0].Types[0] = "changed"
+	if again := c.SessionIssuers(); again[0].Types[0] != "JWT" {
+		t.Errorf("issuers share memory: %v", again[0].Types)
+	}
+}
+
+func TestAnElevatedSectionThatNamesAnyOfItsIssuerNamesAll(t *testing.T) {
+	_, err := config.Parse("c.yaml", []byte(minimal+"elevated: {algorithms: [ES256]}\n"), options())
+	for _, field := range []string{"elevated.issuer: is missing", "elevated.audience: is missing", "elevated.jwks_url: is missing"} {
+		if err == nil || !strings.Contains(err.Error(), field) {
+			t.Errorf("no %q in:\n%v", field, err)
+		}
+	}
+}
+
+func TestWhatWeakensIsWarnedOf(t *testing.T) {
+	c := parse(t, strings.Replace(minimal, "127.0.0.1:9000", "backend:9000", 1)+`
+listen: 0.0.0.0:8080
+admin: {listen: ":8081"}
+elevated: {forward: true, max_lifetime: 2h}
+mfa: {forward: true}
+ledger: "memory:"
+dangerously_single_replica: true
+unmatched_routes: dangerously_pass
+decision_log: {to: "off"}
+`)
+	var keys []string
+	for _, warning := range c.Warnings() {
+		key, _, _ := strings.Cut(warning, ":")
+		keys = append(keys, key)
+	}
+	want := []string{"dangerously_single_replica", "ledger", "unmatched_routes", "elevated.forward", "mfa.forward",
+		"elevated.max_lifetime", "admin.listen", "listen", "upstream", "decision_log.to"}
+	if !slices.Equal(keys, want) {
+		t.Errorf("got %q, want %q", keys, want)
+	}
+}
+
+func TestParsingTheSameFileTwiceGivesTheSame(t *testing.T) {
+	data := []byte(minimal)
+	before := bytes.Clone(data)
+	a, errA := config.Parse("a.yaml", data, options())
+	b, errB := config.Parse("a.yaml", data, options())
+	if errA != nil || errB != nil || !reflect.DeepEqual(a, b) || !bytes.Equal(data, before) {
+		t.Errorf("differ: %v %v", errA, errB)
+	}
+}
+
+func TestOneMistakeIsOneProblem(t *testing.T) {
+	long := strings.Repeat("x", 70)
+	rows := []struct{ name, text, field, fault string }{
+		{"an API path in the backend's URL", "upstream: http://127.0.0.1:9000/\n", "upstream", "has a path"},
+		{"a backend by another scheme", "upstream: ftp://127.0.0.1\n", "upstream", "neither http nor https"},
+		{"a backend with port 0", "upstream: http://127.0.0.1:0\n", "upstream", "is not a URL"},
+		{"a backend with an empty port", "upstream: 'http://127.0.0.1:'\n", "upstream", "is not a URL"},
+		{"a fragment", "challenge: {verify_url: 'https://app.example/#x'}\n", "challenge.verify_url", "has a fragment"},
+		{"a page over http", "challenge: {verify_url: 'http://app.example/'}\n", "challenge.verify_url", "plain http"},
+		{"metadata that is no URL", "challenge: {resource_metadata: here}\n", "challenge.resource_metadata", "is not a URL"},
+		{"a negative number", "ledger_options: {capacity: -1}\n", "ledger_options.capacity", "is negative"},
+		{"a ledger for nothing", "ledger_options: {capacity: 0}\n", "ledger_options.capacity", "more than nothing"},
+		{"a head of no bytes", "limits: {max_header: 0}\n", "limits.max_header", "more than nothing"},
+		{"a size beyond counting", "limits: {max_body: 9999999999999GiB}\n", "limits.max_body", "is not a size"},
+		{"a name that is none", "upstream_tls: {server_name: 'a b'}\n", "upstream_tls.server_name", "is not a host name"},
+		{"an empty listener", "listen: ''\n", "listen", "is empty"},
+		{"a listener on no host", "listen: 'a b:80'\n", "listen", "no host"},
+		{"all origins and some", "challenge: {cors: {allowed_origins: ['*', 'https://app.example']}}\n", "challenge.cors.allowed_origins[0]", "stands beside"},
+		{"a session scope among the elevated", "elevated: {scopes: [wallet:export, user:basic]}\n", "elevated.scopes[1]", "session.scopes too"},
+		{"a device scope that no session word is", "device: {registered_scope: other}\n", "device.registered_scope", "is not one of session.scopes"},
+		{"no issuer in the list", "elevated: {issuers: [], audience: a}\n", "elevated.issuers", "is an empty list"},
+		{"an issuer of another environment than the fixed one",
+			"environment: {fixed: one}\nmfa: {issuers: [{environment: two, issuer: m, audience: a, jwks_file: k.json}]}\n",
+			"mfa.issuers[0].environment", "is not the one"},
+		{"a fixed environment without a name", "environment: {fixed: ''}\n", "environment.fixed", "is empty"},
+		{"a client authority without a certificate", "tls: {client_ca_file: ca.crt}\n", "tls.client_ca_file", "has no effect"},
+		{"a long text is shortened", "log: {level: " + long + "}\n", "log.level", `"` + long[:40] + `…" is not`},
+		{"a long key is shortened", long + ": 1\n", long[:40] + "…", "is not a key"},
+		{"an unknown anchor", "log: *nowhere\n", "", "unknown anchor"},
+		{"a broken second document", "---\n[\n", "", "is not YAML"},
+		{"a tab for indentation", "log:\n\tlevel: info\n", "", "is not YAML"},
+	}
+	for _, row := range rows {
+		t.Run(row.name, func(t *testing.T) {
+			text := minimal + row.text
+			if strings.HasPrefix(row.text, "upstream:") {
+				text = row.text + strings.TrimPrefix(minimal, "upstream: http://127.0.0.1:9000\n")
+			}
+			p := faultOf(t, text)
+			if p.Field != row.field || !strings.Contains(p.Fault, row.fault) || p.Remedy == "" {
+				t.Errorf("got %+v, want %s: … %s", p, row.field, row.fault)
+			}
+		})
+	}
+}
+
+func TestSizesAreShownInTheirLargestUnit(t *testing.T) {
+	for size, want := range map[config.Size]string{0: "0", 1: "1", 1536: "1536", 2 * config.KiB: "2KiB", 10 * config.MiB: "10MiB", config.GiB: "1GiB"} {
+		if got := size.String(); got != want {
+			t.Errorf("%d: got %s, want %s", size, got, want)
+		}
+	}
+}
+
+func TestAddressesThatContend(t *testing.T) {
+	rows := []struct {
+		name, listen, admin, upstream string
+		good                          bool
+	}{
+		{"different ports", ":8080", ":8081", "http://127.0.0.1:9000", true},
+		{"free ports", "127.0.0.1:0", "127.0.0.1:0", "http://127.0.0.1:9000", true},
+		{"one port on two addresses", "127.0.0.1:8080", "127.0.0.2:8080", "http://127.0.0.1:9000", true},
+		{"one port, one of them everywhere", ":8080", "127.0.0.1:8080", "http://127.0.0.1:9000", false},
+		{"another host's same port", ":8080", ":8081", "http://backend:8080", true},
+		{"itself as backend", "0.0.0.0:8080", ":8081", "http://127.0.0.1:8080", false},
+		{"itself on the default port", "127.0.0.1:80", ":8081", "http://localhost", false},
+	}
+	for _, row := range rows {
+		text := "upstream: " + row.upstream + "\nsession: {issuer: a, audience: b, jwks_file: k.json}\nlisten: \"" + row.listen +
+			"\"\nadmin: {listen: \"" + row.admin + "\"}\n"
+		if _, err := config.Parse("c.yaml", []byte(text), options()); (err == nil) != row.good {
+			t.Errorf("%s: got %v, want good = %v", row.name, err, row.good)
+		}
+	}
+}
+
+func TestAFileNamedLikeAWordStaysAFile(t *testing.T) {
+	c, err := config.Parse("stepward.yaml", []byte(minimal+"decision_log: {to: ./stdout}\n"), options())
+	if err != nil || c.DecisionLog.To != "./stdout" {
+		t.Errorf("got %v, %v", c, err)
+	}
+}
+
+// --- the example and the schema ---
+
+func compiled(t *testing.T) *jsonschema.Schema {
+	t.Helper()
+	text, err := config.Schema()
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := jsonschema.NewCompiler()
+	if err := c.AddResource("stepward.json", document); err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Compile("stepward.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func validate(t *testing.T, s *jsonschema.Schema, text []byte) error {
+	t.Helper()
+	var value any
+	if err := yaml.Unmarshal(text, &value); err != nil {
+		t.Fatal(err)
+	}
+	asJSON, err := json.Marshal(value)
+	if err != nil {
+		t.Fatal(err)
+	}
+	document, err := jsonschema.UnmarshalJSON(bytes.NewReader(asJSON))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s.Validate(document)
+}
+
+func TestTheExampleLoadsAndFitsTheSchema(t *testing.T) {
+	const file = "../examples/stepward.yaml"
+	c, err := config.Load(file, config.LoadOptions{})
+	if err != nil {
+		t.Fatalf("the example does not load:\n%v", err)
+	}
+	if warnings := c.Warnings(); len(warnings) != 0 {
+		t.Errorf("the example is warned of: %q", warnings)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := validate(t, compiled(t), text); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTheSchemaKnowsKeysAndWords(t *testing.T) {
+	s := compiled(t)
+	rows := []struct {
+		name, text string
+		good       bool
+	}{
+		{"the least file", minimal, true},
+		{"variables in place of words and numbers", minimal + "client: {undeclared: \"${X}\"}\nlimits: {max_connections: \"${N}\"}\n", true},
+		{"an unknown key", minimal + "frobnicate: 1\n", false},
+		{"no upstream", "session: {issuer: a, audience: b}\n", false},
+		{"an unknown word", minimal + "log: {level: loud}\n", false},
+		{"an unknown algorithm", minimal + "elevated: {algorithms: [none]}\n", false},
+		{"a duration without a unit", minimal + "leeway: 10\n", false},
+		{"an unknown key of an issuer", minimal + "mfa: {issuers: [{env: a}]}\n", false},
+	}
+	for _, row := range rows {
+		if err := validate(t, s, []byte(row.text)); (err == nil) != row.good {
+			t.Errorf("%s: got %v, want good = %v", row.name, err, row.good)
+		}
+	}
+}
+
+// --- fuzz ---
+
+func FuzzParse(f *testing.F) {
+	files, err := filepath.Glob("testdata/*.yaml")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range append(files, "../examples/stepward.yaml") {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
+	}
+	f.Add([]byte(minimal))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		c, err := config.Parse("f.yaml", text, options())
+		if (c == nil) != (err != nil) {
+			t.Fatalf("config %v with error %v", c, err)
+		}
+		if err == nil {
+			_, _, _, _ = c.Warnings(), c.SessionIssuers(), c.ElevatedIssuers(), c.MFAIssuers()
+			return
+		}
+		var problems config.Problems
+		if !errors.As(err, &problems) || len(problems) == 0 {
+			t.Fatalf("not a list of problems: %v", err)
+		}
+		lines := bytes.Count(text, []byte("\n")) + 1
+		for _, p := range problems {
+			if p.Line < 1 || p.Line > lines || p.Column < 1 || p.Fault == "" {
+				t.Errorf("a problem outside of the file: %+v", p)
+			}
+			if strings.ContainsAny(p.Error(), "\n\r") {
+				t.Errorf("a problem of more than one line: %q", p.Error())
+			}
+		}
+		if strings.Contains(err.Error(), secret) && !bytes.Contains(text, []byte(secret)) {
+			t.Errorf("the secret is shown: %v", err)
+		}
+	})
+}

@@ -1,0 +1,355 @@
+package config
+
+import (
+	"net"
+	"net/netip"
+	"net/url"
+	"path"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/net/http/httpguts"
+)
+
+// The functions here read one value each. What they return as fault never holds the value: it may be a secret from the
+// environment. The caller quotes the file instead.
+
+// example is what a remedy offers where a form has nothing better to say.
+func example(t reflect.Type, tag reflect.StructTag) string {
+	if words := tag.Get("enum"); words != "" {
+		return "one of " + strings.ReplaceAll(words, ",", ", ")
+	}
+	switch t {
+	case reflect.TypeFor[time.Duration]():
+		return "a duration with its unit, such as 10s, 5m or 1h30m"
+	case reflect.TypeFor[Size]():
+		return "a size such as 32KiB or 10MiB, or a number of bytes"
+	case reflect.TypeFor[int]():
+		return "a whole number, such as 1000"
+	case reflect.TypeFor[bool]():
+		return "true or false"
+	case reflect.TypeFor[netip.Prefix]():
+		return "a network such as 10.0.0.0/8"
+	case reflect.TypeFor[Ledger]():
+		return "bolt:///var/lib/stepward/ledger.db, bolt:ledger.db for a file beside this one, or memory:"
+	}
+	if text, ok := examples[strings.TrimSuffix(tag.Get("form"), "?")]; ok {
+		return text
+	}
+	return "text"
+}
+
+// examples are by form.
+var examples = map[string]string{
+	"address": "host:port, such as 127.0.0.1:8080",
+	"origin":  "scheme, host and port alone, such as http://127.0.0.1:9000",
+	"jwks":    "the https URL of the JWK Set (http only on loopback), or use jwks_file",
+	"page":    "an https URL, such as https://app.example/verify",
+	"file":    "a path, which begins at this file's directory unless it is absolute",
+	"host":    "a host name, such as backend.internal",
+	"header":  "a header name of letters, digits and hyphens, such as X-Example",
+	"cookie":  "a cookie name, such as DYNAMIC_JWT_TOKEN",
+	"scope":   "one word of printable ASCII without quotes or backslash, such as wallet:export",
+	"quoted":  "printable ASCII without quotes or backslash",
+	"uri":     "the beginning of a URI, such as https://docs.example/problems/",
+	"cors":    "an origin such as https://app.example, without a path, or \"*\" alone",
+	"sink":    "stdout, stderr, off, or a path with a slash, such as ./decisions.jsonl",
+}
+
+func parseDuration(text string, tag reflect.StructTag) (time.Duration, string) {
+	d, err := time.ParseDuration(text)
+	switch {
+	case err != nil:
+		return 0, "is not a duration"
+	case d < 0:
+		return 0, "is negative"
+	case d == 0 && tag.Get("zero") == "":
+		return 0, "must be more than nothing"
+	}
+	return d, ""
+}
+
+func parseBytes(text string, tag reflect.StructTag) (Size, string) {
+	s, err := parseSize(text)
+	switch {
+	case err != nil:
+		return 0, "is not a size"
+	case s == 0 && tag.Get("zero") == "":
+		return 0, "must be more than nothing"
+	}
+	return s, ""
+}
+
+func parseCount(text string, tag reflect.StructTag) (int, string) {
+	n, err := parseInt(text)
+	switch {
+	case err != nil || int64(int(n)) != n:
+		return 0, "is not a whole number"
+	case n < 0:
+		return 0, "is negative"
+	case n == 0 && tag.Get("zero") == "":
+		return 0, "must be more than nothing"
+	}
+	return int(n), ""
+}
+
+func parseBool(text string) (bool, string) {
+	switch text {
+	case "true":
+		return true, ""
+	case "false":
+		return false, ""
+	}
+	return false, "is neither true nor false"
+}
+
+// Widest prefixes that are believed: those of 10.0.0.0/8 and fc00::/7.
+const (
+	widest4 = 8
+	widest6 = 7
+)
+
+func parsePrefix(text string) (p netip.Prefix, fault, remedy string) {
+	if addr, err := netip.ParseAddr(text); err == nil {
+		return p, "is an address, but must be a network", "add /" + strconv.Itoa(addr.BitLen()) + " for that one address"
+	}
+	p, err := netip.ParsePrefix(text)
+	switch {
+	case err != nil:
+		return p, "is not a network", ""
+	case p.Addr().Is4In6():
+		return p, "is an IPv4 network in IPv6 clothes", "write it as IPv4"
+	case p.Addr().Is4() && p.Bits() < widest4, p.Addr().Is6() && p.Bits() < widest6:
+		return p, "would believe X-Forwarded-* from half the internet", "name the networks of your own proxies"
+	case p != p.Masked():
+		return p, "has bits beyond its length", "clear them, as in 10.0.0.0/8"
+	}
+	return p, "", ""
+}
+
+func parseURL(text, form string) (u *url.URL, fault, remedy string) {
+	u, err := url.Parse(text)
+	switch {
+	case err != nil || u.Host == "" || u.Hostname() == "" || u.Opaque != "" || !goodPort(u):
+		return nil, "is not a URL with a scheme and a host", ""
+	case u.Scheme != "http" && u.Scheme != "https":
+		return nil, "is neither http nor https", ""
+	case u.User != nil:
+		return nil, "holds a user name or password", "remove it; it would be shown in logs"
+	case u.Fragment != "" || strings.HasSuffix(text, "#"):
+		return nil, "has a fragment", "remove everything from the #"
+	}
+	switch form {
+	case "origin":
+		if u.Path != "" || u.RawQuery != "" || u.ForceQuery {
+			return nil, "has a path or query, but requests keep their own", "remove everything after host and port, the slash too"
+		}
+	case "jwks":
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			return nil, "would fetch keys over plain http", "use https; http is for loopback only"
+		}
+	case "page":
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			return nil, "would send users to plain http", "use https; http is for loopback only"
+		}
+	}
+	return u, "", ""
+}
+
+func goodPort(u *url.URL) bool {
+	if strings.HasSuffix(u.Host, ":") {
+		return false
+	}
+	return u.Port() == "" || isPort(u.Port()) && u.Port() != "0"
+}
+
+func isPort(text string) bool {
+	n, err := strconv.ParseUint(text, 10, 16)
+	return err == nil && strconv.FormatUint(n, 10) == text
+}
+
+func isLoopback(host string) bool {
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(host)
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// parseLedger reads bolt:///absolute, bolt:/absolute, bolt:relative and memory:.
+func (d *decoder) parseLedger(text string) (l Ledger, fault, remedy string) {
+	scheme, rest, _ := strings.Cut(text, ":")
+	switch scheme {
+	case "memory":
+		if strings.Trim(rest, "/") != "" {
+			return l, "names a place, but memory: has none", "write memory:"
+		}
+		return Ledger{Kind: LedgerMemory}, "", ""
+	case "bolt":
+		return d.parseBolt(rest)
+	case "redis", "rediss", "sentinel", "cluster":
+		return l, "is a Redis ledger, which is not built yet in this version", "write a bolt: ledger"
+	}
+	return l, "is not a ledger", ""
+}
+
+func (d *decoder) parseBolt(rest string) (l Ledger, fault, remedy string) {
+	if after, ok := strings.CutPrefix(rest, "//"); ok {
+		if !strings.HasPrefix(after, "/") {
+			return l, "names a host, but a bolt: ledger is a file", "write three slashes for an absolute path, or bolt:ledger.db"
+		}
+		rest = after
+	}
+	switch {
+	case rest == "" || strings.HasSuffix(rest, "/") || path.Base(rest) == "." || path.Base(rest) == "..":
+		return l, "names no file", ""
+	case strings.ContainsAny(rest, "?#%"):
+		return l, "has options or escapes", "write a plain path; options stand in ledger_options"
+	}
+	return Ledger{Kind: LedgerBolt, Path: d.resolve(rest)}, "", ""
+}
+
+func (d *decoder) parseString(text string, tag reflect.StructTag) (value, fault, remedy string) {
+	if strings.TrimSpace(text) != text {
+		return "", "begins or ends with a blank", "remove it"
+	}
+	if words := tag.Get("enum"); words != "" {
+		if !slices.Contains(strings.Split(words, ","), text) {
+			return "", "is not one of the words", ""
+		}
+		return text, "", ""
+	}
+	form, mayBeEmpty := strings.CutSuffix(tag.Get("form"), "?")
+	if text == "" {
+		if mayBeEmpty || form == "" {
+			return "", "", ""
+		}
+		return "", "is empty", ""
+	}
+	fault, remedy = checkForm(text, form)
+	if fault != "" {
+		return "", fault, remedy
+	}
+	switch {
+	case form == "file":
+		return d.resolve(text), "", ""
+	case form == "sink" && strings.Contains(text, "/"):
+		return withSlash(d.resolve(text)), "", ""
+	}
+	return text, "", ""
+}
+
+// withSlash keeps a file named stdout from being taken for the word.
+func withSlash(name string) string {
+	if strings.Contains(name, "/") {
+		return name
+	}
+	return "./" + name
+}
+
+func checkForm(text, form string) (fault, remedy string) {
+	switch form {
+	case "address":
+		return checkAddress(text)
+	case "host":
+		return checkHost(text)
+	case "header":
+		return checkHeader(text)
+	case "cookie":
+		return unless(httpguts.ValidHeaderFieldName(text), "is not a cookie name")
+	case "scope":
+		return unless(isScopeToken(text), "is not one scope word")
+	case "quoted":
+		return unless(isQuotable(text), "cannot stand in a quoted string")
+	case "uri":
+		u, err := url.Parse(text)
+		return unless(err == nil && u.Scheme != "" && isQuotable(text) && !strings.Contains(text, " "), "does not begin a URI")
+	case "cors":
+		return unless(text == "*" || isOrigin(text), "is not an origin")
+	case "sink":
+		known := text == "stdout" || text == "stderr" || text == "off"
+		return unless(known || strings.Contains(text, "/") && !strings.HasSuffix(text, "/"), "is no place for a log")
+	}
+	return "", ""
+}
+
+func unless(good bool, bad string) (fault, remedy string) {
+	if good {
+		return "", ""
+	}
+	return bad, ""
+}
+
+func checkAddress(text string) (fault, remedy string) {
+	host, port, err := net.SplitHostPort(text)
+	switch {
+	case err != nil:
+		return "is not an address", ""
+	case !isPort(port):
+		return "has no port between 0 and 65535", ""
+	case host != "" && !isHost(host):
+		return "has no host that could be listened on", ""
+	}
+	return "", ""
+}
+
+func checkHost(text string) (fault, remedy string) { return unless(isHost(text), "is not a host name") }
+
+func isHost(text string) bool {
+	if _, err := netip.ParseAddr(text); err == nil {
+		return true
+	}
+	for _, c := range []byte(text) {
+		letter := 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+		if !letter && c != '-' && c != '.' && c != '_' {
+			return false
+		}
+	}
+	return text != "" && len(text) < 254 && !strings.HasPrefix(text, ".") && !strings.Contains(text, "..")
+}
+
+// ours lists headers that HTTP itself uses: giving them another meaning breaks framing or routing.
+var ours = [...]string{
+	"Connection", "Content-Encoding", "Content-Length", "Content-Type", "Cookie", "Expect", "Host", "Keep-Alive", "Origin",
+	"Proxy-Authorization", "Proxy-Connection", "Set-Cookie", "Te", "Trailer", "Transfer-Encoding", "Upgrade",
+}
+
+func checkHeader(text string) (fault, remedy string) {
+	switch {
+	case strings.Contains(text, "_"):
+		return "has an underscore; such headers are dropped at the door", "use hyphens"
+	case !httpguts.ValidHeaderFieldName(text):
+		return "is not a header name", ""
+	case slices.ContainsFunc(ours[:], func(h string) bool { return strings.EqualFold(h, text) }):
+		return "is a header that HTTP itself uses", "choose another name"
+	}
+	return "", ""
+}
+
+// isScopeToken: RFC 6749 section 3.3, NQCHAR.
+func isScopeToken(text string) bool { return isQuotable(text) && !strings.Contains(text, " ") }
+
+// isQuotable: what needs no escape in a quoted-string (RFC 9110 section 5.6.4).
+func isQuotable(text string) bool {
+	for _, c := range []byte(text) {
+		if c < 0x20 || c > 0x7e || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return text != ""
+}
+
+// isOrigin: an origin as browsers serialise it, in lower case, without path and default port.
+func isOrigin(text string) bool {
+	u, err := url.Parse(text)
+	if err != nil || u.Scheme == "" || !goodPort(u) || !isHost(u.Hostname()) {
+		return false
+	}
+	if u.Scheme == "https" && u.Port() == "443" || u.Scheme == "http" && u.Port() == "80" {
+		return false
+	}
+	return text == strings.ToLower(u.Scheme+"://"+u.Host)
+}

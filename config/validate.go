@@ -1,0 +1,399 @@
+package config
+
+import (
+	"fmt"
+	"net"
+	"net/textproto"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// checker finds what is wrong between fields; decoding has seen to each by itself. It changes nothing but its problems.
+type checker struct {
+	*Config
+	bad      map[string]bool
+	problems Problems
+}
+
+func (c *checker) check() {
+	c.checkServers()
+	c.checkVerifiers()
+	c.checkScopes()
+	c.checkHeaders()
+	c.checkEnvironment()
+	c.checkTimes()
+	c.checkLedger()
+	c.checkCORS()
+	c.checkLimits()
+}
+
+// fail reports a problem at the field, or where its section stands if the file does not name it. It is silent about fields
+// that were wrong by themselves: what follows from that is noise.
+func (c *checker) fail(path, fault, remedy string) {
+	for said := range c.bad {
+		if said == path || within(path, said) || within(said, path) {
+			return
+		}
+	}
+	at := c.source.nearest(path)
+	c.problems = append(c.problems, Problem{
+		File: c.source.file, Line: at.line, Column: at.column, Field: path, Fault: fault, Remedy: remedy,
+	})
+}
+
+// within reports whether path lies below parent.
+func within(path, parent string) bool {
+	rest, ok := strings.CutPrefix(path, parent)
+	return ok && parent != "" && rest != "" && (rest[0] == '.' || rest[0] == '[')
+}
+
+// nearest finds where path stands, or else the innermost section around it.
+func (s *source) nearest(path string) place {
+	for {
+		if at, ok := s.at[path]; ok || path == "" {
+			return at
+		}
+		path = path[:max(strings.LastIndexAny(path, ".["), 0)]
+	}
+}
+
+// names reports whether the file itself says something about path.
+func (c *checker) names(path string) bool {
+	_, ok := c.source.at[path]
+	return ok
+}
+
+func (c *checker) checkServers() {
+	if c.Upstream == nil {
+		c.fail("upstream", "is missing", "write the backend's address, such as http://127.0.0.1:9000")
+	}
+	c.pair("tls", c.TLS.CertFile, c.TLS.KeyFile)
+	c.pair("upstream_tls", c.UpstreamTLS.CertFile, c.UpstreamTLS.KeyFile)
+	if c.TLS.ClientCAFile != "" && c.TLS.CertFile == "" {
+		c.fail("tls.client_ca_file", "has no effect without tls.cert_file", "add cert_file and key_file")
+	}
+	if c.Upstream != nil && c.Upstream.Scheme == "http" && c.UpstreamTLS != (UpstreamTLS{}) {
+		c.fail("upstream_tls", "has no effect on a plain http backend", "write https in upstream, or remove the section")
+	}
+	if contend(c.Listen, c.Admin.Listen) {
+		c.fail("admin.listen", "is the address of listen too", "choose another port")
+	}
+	if c.Upstream != nil && reaches(upstreamAddress(c.Upstream.Host, c.Upstream.Scheme), c.Listen) {
+		c.fail("upstream", "is where Stepward itself listens", "write the address of the backend")
+	}
+}
+
+func (c *checker) pair(section, cert, key string) {
+	switch {
+	case cert == "" && key != "":
+		c.fail(section+".key_file", "has no certificate", "add "+section+".cert_file")
+	case cert != "" && key == "":
+		c.fail(section+".cert_file", "has no key", "add "+section+".key_file")
+	}
+}
+
+func upstreamAddress(host, scheme string) string {
+	if _, _, err := net.SplitHostPort(host); err == nil {
+		return host
+	}
+	port := map[string]string{"http": "80", "https": "443"}[scheme]
+	return net.JoinHostPort(strings.Trim(host, "[]"), port)
+}
+
+// contend reports whether two listeners would want the same port. Port 0 never does.
+func contend(a, b string) bool {
+	hostA, hostB, same := samePort(a, b)
+	return same && (sameHost(hostA, hostB) || isWildcard(hostA) || isWildcard(hostB))
+}
+
+// reaches reports whether a connection to address would end at the listener, as far as the texts tell.
+func reaches(address, listener string) bool {
+	host, at, same := samePort(address, listener)
+	return same && (sameHost(host, at) || isWildcard(host) || isWildcard(at) && isLoopback(host))
+}
+
+func samePort(a, b string) (hostA, hostB string, same bool) {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	return hostA, hostB, errA == nil && errB == nil && portA == portB && portA != "0"
+}
+
+func sameHost(a, b string) bool {
+	plain := func(host string) string {
+		if strings.EqualFold(host, "localhost") {
+			return "127.0.0.1"
+		}
+		return strings.ToLower(host)
+	}
+	return plain(a) == plain(b)
+}
+
+func isWildcard(host string) bool { return host == "" || host == "0.0.0.0" || host == "::" }
+
+func (c *checker) checkVerifiers() {
+	c.verifier("session", &c.Session.Verifier)
+	if c.Elevated.named() {
+		c.verifier("elevated", &c.Elevated.Verifier)
+	}
+	switch {
+	case c.MFA.named():
+		c.verifier("mfa", &c.MFA.Verifier)
+	case c.names("mfa.types"), c.names("mfa.require_jti"):
+		c.fail("mfa", "says how tokens are verified, but names no issuer", "add issuer, audience and jwks_url, or remove types and require_jti")
+	}
+}
+
+func (c *checker) verifier(section string, v *Verifier) {
+	if len(v.Issuers) > 0 {
+		c.eitherOr(section)
+		c.issuers(section, v.Issuers)
+	} else {
+		if c.names(section + ".issuers") {
+			c.fail(section+".issuers", "is an empty list", "name an issuer")
+			return
+		}
+		c.issuer(section, Issuer{Issuer: v.Issuer, Audience: v.Audience, JWKSURL: v.JWKSURL, JWKSFile: v.JWKSFile})
+	}
+	c.notEmpty(section+".algorithms", len(v.Algorithms))
+	c.notEmpty(section+".types", len(v.Types))
+}
+
+func (c *checker) notEmpty(path string, have int) {
+	if have == 0 && c.names(path) {
+		c.fail(path, "is an empty list", "remove the key for the default, or name at least one")
+	}
+}
+
+func (c *checker) eitherOr(section string) {
+	for _, name := range [...]string{"issuer", "audience", "jwks_url", "jwks_file"} {
+		if path := section + "." + name; c.names(path) {
+			c.fail(path, "stands beside "+section+".issuers", "move it into the list, or remove the list")
+		}
+	}
+}
+
+// issuer checks that one issuer is complete.
+func (c *checker) issuer(path string, is Issuer) {
+	if len(is.Issuer) == 0 {
+		c.fail(path+".issuer", "is missing", "write what the token's iss says, letter by letter")
+	}
+	if len(is.Audience) == 0 {
+		c.fail(path+".audience", "is missing", "write what the token's aud must contain, such as https://app.example")
+	}
+	c.noneEmpty(path+".issuer", is.Issuer)
+	c.noneEmpty(path+".audience", is.Audience)
+	switch {
+	case is.JWKSURL == nil && is.JWKSFile == "":
+		c.fail(path+".jwks_url", "is missing", "write jwks_url, or jwks_file for keys on disk")
+	case is.JWKSURL != nil && is.JWKSFile != "":
+		c.fail(path+".jwks_file", "stands beside jwks_url", "keep one of them: an issuer has one set of keys")
+	}
+}
+
+func (c *checker) noneEmpty(path string, texts Strings) {
+	for i, text := range texts {
+		if text != "" {
+			continue
+		}
+		at := path + "[" + strconv.Itoa(i) + "]"
+		if !c.names(at) {
+			at = path
+		}
+		c.fail(at, "is empty", "write what the token says, letter by letter")
+	}
+}
+
+// issuers checks a list: complete entries, and no issuer twice, since each has its own keys and only those.
+func (c *checker) issuers(section string, list []Issuer) {
+	seen := make(map[string]string)
+	for i, is := range list {
+		path := section + ".issuers[" + strconv.Itoa(i) + "]"
+		c.issuer(path, is)
+		if is.Environment == "" {
+			c.fail(path+".environment", "is missing", "write the environment for which this issuer speaks")
+		}
+		if c.Environment.Fixed != "" && is.Environment != "" && is.Environment != c.Environment.Fixed {
+			c.fail(path+".environment", "is not the one of environment.fixed", "remove the issuer, or environment.fixed")
+		}
+		c.notEmpty(path+".algorithms", len(is.Algorithms))
+		c.notEmpty(path+".types", len(is.Types))
+		for _, name := range is.Issuer {
+			if first, twice := seen[name]; twice && name != "" {
+				c.fail(path+".issuer", "is an issuer of "+first+" too", "give each issuer one entry: its keys are its own")
+			}
+			seen[name] = path
+		}
+	}
+}
+
+// checkScopes keeps apart the words that tell a session from an elevated token (design.md section 10, 7).
+func (c *checker) checkScopes() {
+	if len(c.Session.Scopes) == 0 {
+		c.fail("session.scopes", "is an empty list", "name the scopes that only sessions carry, or remove the key")
+	}
+	if len(c.Elevated.Scopes) == 0 {
+		c.fail("elevated.scopes", "is an empty list", "name the scopes that only elevated tokens carry, or remove the key")
+	}
+	c.disjointScopes()
+	c.deviceScopes()
+}
+
+func (c *checker) disjointScopes() {
+	for i, scope := range c.Elevated.Scopes {
+		at := slices.Index(c.Session.Scopes, scope)
+		if at < 0 {
+			continue
+		}
+		path, other := fmt.Sprintf("elevated.scopes[%d]", i), "session.scopes"
+		if !c.names(path) {
+			path, other = fmt.Sprintf("session.scopes[%d]", at), "elevated.scopes"
+		}
+		c.fail(path, "is one of "+other+" too", "a word tells one kind of token; keep it in one list")
+	}
+}
+
+func (c *checker) deviceScopes() {
+	device := [...]struct{ path, scope string }{
+		{"device.registered_scope", c.Device.RegisteredScope},
+		{"device.unregistered_scope", c.Device.UnregisteredScope},
+		{"device.additional_auth_scope", c.Device.AdditionalAuthScope},
+	}
+	for i, d := range device {
+		c.sessionWord(d.path, d.scope)
+		for j, earlier := range device[:i] {
+			if earlier.scope != d.scope {
+				continue
+			}
+			path, other := d.path, device[j].path
+			if !c.names(path) {
+				path, other = other, path
+			}
+			c.fail(path, "is "+other+" too", "the two say different things; write the scope that says this one")
+		}
+	}
+}
+
+// sessionWord blames the list where the file names only that; the default it then lacks is no secret.
+func (c *checker) sessionWord(path, scope string) {
+	switch {
+	case slices.Contains(c.Session.Scopes, scope), len(c.Session.Scopes) == 0, c.anyBad("session.scopes"):
+	case !c.names(path) && c.names("session.scopes"):
+		c.fail("session.scopes", "lacks "+scope+", which is "+path, "add it, so that no session passes for an elevated token")
+	default:
+		c.fail(path, "is not one of session.scopes", "add it there, so that no session passes for an elevated token")
+	}
+}
+
+// anyBad reports whether something was said about path or anything in it.
+func (c *checker) anyBad(path string) bool {
+	for said := range c.bad {
+		if said == path || within(said, path) {
+			return true
+		}
+	}
+	return false
+}
+
+// checkHeaders lets no header play two roles: a client's value would be taken for something else.
+func (c *checker) checkHeaders() {
+	if c.Session.Header == "" && c.Session.Cookie == "" {
+		c.fail("session.header", "is empty, and there is no session.cookie", "write where the session token travels")
+	}
+	roles := [...]struct{ path, header string }{
+		{"session.header", c.Session.Header},
+		{"elevated.header", c.Elevated.Header},
+		{"mfa.header", c.MFA.Header},
+		{"environment.header", c.Environment.Header},
+		{"client.api_version_header", c.Client.APIVersionHeader},
+		{"client.sdk_version_header", c.Client.SDKVersionHeader},
+		{"identity_headers.subject", c.IdentityHeaders.Subject},
+		{"identity_headers.scopes", c.IdentityHeaders.Scopes},
+		{"identity_headers.decision_id", c.IdentityHeaders.DecisionID},
+		{"identity_headers.environment", c.IdentityHeaders.Environment},
+	}
+	first := make(map[string]string, len(roles))
+	for _, r := range roles {
+		if r.header == "" {
+			continue
+		}
+		name := textproto.CanonicalMIMEHeaderKey(r.header)
+		if other, taken := first[name]; taken {
+			c.sharedHeader(other, r.path)
+			continue
+		}
+		first[name] = r.path
+	}
+}
+
+// sharedHeader blames the one of the two that the file names.
+func (c *checker) sharedHeader(a, b string) {
+	if !c.names(b) && c.names(a) {
+		a, b = b, a
+	}
+	c.fail(b, "is the header of "+a+" too", "give each its own")
+}
+
+func (c *checker) checkEnvironment() {
+	if c.Environment.Fixed != "" && c.names("environment.from") {
+		c.fail("environment.from", "stands beside environment.fixed", "keep one of them")
+	}
+	if c.names("environment.fixed") && c.Environment.Fixed == "" {
+		c.fail("environment.fixed", "is empty", "write the environment's id, or remove the key")
+	}
+}
+
+// maxLeeway: beyond a minute a leeway is a longer life for stolen tokens (FAPI 2.0 section 5.3.2.1).
+const maxLeeway = time.Minute
+
+func (c *checker) checkTimes() {
+	if c.Leeway > maxLeeway {
+		c.fail("leeway", "is more than 60s", "mend the clocks; 10s is plenty for synchronised ones")
+	}
+	c.ordered("jwks.min_refresh", c.JWKS.MinRefresh, "jwks.refresh_every", c.JWKS.RefreshEvery)
+	c.ordered("jwks.refresh_every", c.JWKS.RefreshEvery, "jwks.max_stale", c.JWKS.MaxStale)
+	if c.Challenge.RetryAfter%time.Second != 0 {
+		c.fail("challenge.retry_after", "is not in whole seconds", "write 1s or more: Retry-After counts seconds")
+	}
+}
+
+func (c *checker) ordered(shortPath string, short time.Duration, longPath string, long time.Duration) {
+	if short <= long {
+		return
+	}
+	at, fault := shortPath, "is longer than "+longPath
+	if !c.names(shortPath) {
+		at, fault = longPath, "is shorter than "+shortPath
+	}
+	c.fail(at, fault+" ("+longPath+" must be at least "+shortPath+")", "change one of them")
+}
+
+func (c *checker) checkLedger() {
+	if c.Ledger.Kind == LedgerMemory && !c.DangerouslySingleReplica {
+		c.fail("ledger", "memory: forgets at a restart and is not shared between replicas",
+			"write bolt:///var/lib/stepward/ledger.db, or add dangerously_single_replica: true")
+	}
+}
+
+func (c *checker) checkCORS() {
+	origins := c.Challenge.CORS.AllowedOrigins
+	all := slices.Index(origins, "*")
+	switch {
+	case all >= 0 && len(origins) > 1:
+		c.fail(fmt.Sprintf("challenge.cors.allowed_origins[%d]", all), "\"*\" stands beside other origins", "keep it alone, or remove it")
+	case all >= 0 && c.Challenge.CORS.AllowCredentials:
+		c.fail("challenge.cors.allow_credentials", "is true for every origin (\"*\")", "name the origins")
+	}
+}
+
+const (
+	leastHeader = 16 * KiB // an elevated token and a session of 8 KiB at most each
+	mostHeader  = MiB
+)
+
+func (c *checker) checkLimits() {
+	if c.Limits.MaxHeader < leastHeader || c.Limits.MaxHeader > mostHeader {
+		c.fail("limits.max_header", "is not between 16KiB and 1MiB", "write 32KiB: two tokens and ordinary headers fit into that")
+	}
+}
