@@ -1,0 +1,190 @@
+package challenge
+
+import (
+	"bytes"
+	"encoding/json"
+	"strings"
+	"time"
+
+	"github.com/stepward/stepward/gate"
+	"github.com/stepward/stepward/internal/reason"
+	"github.com/stepward/stepward/policy"
+)
+
+// maxBody is the promise of standards.md section 1.1: proxies that ask may truncate what is longer.
+const maxBody = 2 << 10
+
+// problem is the body: RFC 9457's members, the two that Dynamic's SDK reads (error and code, strings at top level), and ours.
+type problem struct {
+	Type       string    `json:"type"`
+	Title      string    `json:"title"`
+	Status     int       `json:"status"`
+	Detail     string    `json:"detail,omitempty"`
+	Instance   string    `json:"instance"`
+	Error      string    `json:"error"`
+	Code       string    `json:"code"`
+	PolicyCode string    `json:"policy_code,omitempty"`
+	Challenge  challenge `json:"challenge"`
+	TokenState string    `json:"token_state,omitempty"`
+	DecisionID string    `json:"decision_id"`
+	RequestID  string    `json:"request_id,omitempty"`
+}
+
+// challenge says what the client can do, in members that depend on its kind.
+type challenge struct {
+	Kind kind `json:"kind"`
+
+	RequiredScopes []scopes `json:"required_scopes,omitempty"`
+	SingleUse      *bool    `json:"single_use,omitempty"`
+	MaxAge         int      `json:"max_age,omitempty"` // seconds
+	TokenHeader    string   `json:"token_header,omitempty"`
+	ACRValues      []string `json:"acr_values,omitempty"`
+	Methods        []string `json:"methods,omitempty"`
+	Action         string   `json:"action,omitempty"` // the old MFA action
+
+	State        string `json:"state,omitempty"` // of the device
+	SessionScope string `json:"session_scope,omitempty"`
+	VerifyURL    string `json:"verify_url,omitempty"`
+
+	MinimumVersion    string `json:"minimum_version,omitempty"`
+	ReceivedVersion   string `json:"received_version,omitempty"`
+	SDK               string `json:"sdk,omitempty"`
+	MinimumSDKVersion string `json:"minimum_sdk_version,omitempty"`
+
+	RetrySameToken *bool `json:"retry_same_token,omitempty"`
+}
+
+// scopes is one member of required_scopes: a scope, or a list of scopes of which one will do.
+type scopes policy.Choice
+
+func (s scopes) MarshalJSON() ([]byte, error) {
+	if len(s) == 1 {
+		return json.Marshal(s[0])
+	}
+	return json.Marshal([]string(s))
+}
+
+// noRequirement stands in for a request that was refused before the policy spoke.
+var noRequirement policy.Requirement
+
+func (w *Writer) problem(v *gate.Verdict, r *row, status int) *problem {
+	q := v.Requirement
+	if q == nil {
+		q = &noRequirement
+	}
+	p := &problem{
+		Type: w.config.TypeBase + strings.ReplaceAll(string(r.reason), "_", "-"), Title: r.title, Status: status, Detail: r.detail,
+		Instance: "urn:uuid:" + uuid(v.DecisionID), Error: r.title, Code: string(r.reason),
+		Challenge: challenge{Kind: r.kind}, DecisionID: v.DecisionID, RequestID: v.RequestID,
+	}
+	c := &p.Challenge
+	switch r.kind {
+	case kindStepUp:
+		w.stepUp(c, q)
+		p.Detail = stepUpDetail(r, q)
+		p.TokenState = string(v.TokenState)
+	case kindMFA:
+		c.Action, c.TokenHeader, c.Methods = q.MFAAction, w.config.MFAHeader, w.methods(q)
+		p.TokenState = string(v.TokenState)
+	case kindDevice:
+		c.State, c.SessionScope, c.VerifyURL = string(v.DeviceState), w.config.SessionScope, w.config.VerifyURL
+		c.Methods = []string{"email"}
+	case kindUpgrade:
+		upgrade(c, r, v, q)
+	}
+	switch r.reason {
+	case reason.Forbidden:
+		if q.Deny != nil {
+			p.PolicyCode, p.Detail = q.Deny.Code, q.Deny.Message
+		}
+	case reason.ConsumptionStoreUnavailable, reason.ConsumptionStateUnknown, reason.UpstreamUnreachable, reason.UpstreamUnknownOutcome,
+		reason.DecisionLogUnavailable:
+		p.TokenState = string(v.TokenState)
+		if v.TokenState == gate.TokenUnused || v.TokenState == gate.TokenConsumed || v.TokenState == gate.TokenUnknown {
+			same := v.TokenState == gate.TokenUnused
+			c.RetrySameToken = &same
+		}
+	}
+	return p
+}
+
+func (w *Writer) stepUp(c *challenge, q *policy.Requirement) {
+	for _, choice := range q.Scopes {
+		c.RequiredScopes = append(c.RequiredScopes, scopes(choice))
+	}
+	single := q.Token == policy.SingleUse
+	c.SingleUse = &single
+	c.MaxAge = int(q.MaxAge / time.Second)
+	c.TokenHeader = w.config.TokenHeader
+	c.ACRValues = w.config.ACRValues
+	c.Methods = w.methods(q)
+}
+
+func (w *Writer) methods(q *policy.Requirement) []string {
+	if len(q.Methods) > 0 {
+		return q.Methods
+	}
+	return w.config.Methods
+}
+
+func stepUpDetail(r *row, q *policy.Requirement) string {
+	var s strings.Builder
+	s.WriteString("This operation needs ")
+	switch r.reason {
+	case reason.ElevatedTokenExpired, reason.ElevatedTokenConsumed, reason.ElevatedTokenInvalid:
+		s.WriteString("a new elevated access token with scope ")
+	default:
+		s.WriteString("an elevated access token with scope ")
+	}
+	for i, choice := range q.Scopes {
+		if i > 0 {
+			s.WriteString(" and ")
+		}
+		s.WriteString(strings.Join(choice, " or "))
+	}
+	s.WriteByte('.')
+	return s.String()
+}
+
+func upgrade(c *challenge, r *row, v *gate.Verdict, q *policy.Requirement) {
+	if r.reason != reason.SDKVersionTooOld {
+		c.MinimumVersion, c.ReceivedVersion = string(q.MinimumAPIVersion), v.ReceivedVersion
+		return
+	}
+	c.SDK, c.ReceivedVersion, c.MinimumSDKVersion = v.SDK, v.ReceivedVersion, string(q.MinimumSDK[v.SDK])
+}
+
+// uuid writes a decision id, 32 hexadecimal digits, as RFC 9562 does.
+func uuid(id string) string {
+	if len(id) != 32 {
+		return "00000000-0000-0000-0000-000000000000"
+	}
+	return id[:8] + "-" + id[8:12] + "-" + id[12:16] + "-" + id[16:20] + "-" + id[20:]
+}
+
+// encode keeps the body below maxBody, giving up first what a client can do without: it comes from the operator's policy
+// and configuration, which may be long.
+func (p *problem) encode() []byte {
+	body := p.marshal()
+	for _, drop := range []func(){
+		func() { p.Detail = "" },
+		func() { p.Challenge.Methods, p.Challenge.ACRValues = nil, nil },
+		func() { p.Challenge.VerifyURL = "" },
+		func() { p.Challenge.RequiredScopes = nil },
+	} {
+		if len(body) < maxBody {
+			break
+		}
+		drop()
+		body = p.marshal()
+	}
+	return body
+}
+
+func (p *problem) marshal() []byte {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false) // the media type is not HTML, and nosniff says so
+	_ = enc.Encode(p)        // strings, numbers and lists always encode
+	return b.Bytes()
+}

@@ -1,0 +1,105 @@
+package challenge
+
+import (
+	"encoding/base64"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+)
+
+// grpcKind returns the media type with which a gRPC or gRPC-Web caller is answered, "" for everybody else. Nothing of the
+// caller's own spelling is repeated.
+func grpcKind(contentType string) string {
+	mediaType, _, _ := strings.Cut(contentType, ";")
+	mediaType = strings.ToLower(strings.TrimSpace(mediaType))
+	for _, base := range []string{"application/grpc-web-text", "application/grpc-web", "application/grpc"} {
+		if rest, ok := strings.CutPrefix(mediaType, base); ok && (rest == "" || rest[0] == '+') {
+			return base
+		}
+	}
+	return ""
+}
+
+// writeGRPC answers with a status alone ("Trailers-Only" of the gRPC over HTTP/2 protocol): HTTP 200, the status in header
+// fields, no body. google.rpc.ErrorInfo carries the code and what the client needs to act.
+func (w *Writer) writeGRPC(rw http.ResponseWriter, mediaType string, r *row, p *problem) {
+	code := r.grpc
+	if w.config.Profile == ProfileRFC9470 && r.status(ProfileRFC9470) == http.StatusUnauthorized {
+		code = grpcUnauthenticated
+	}
+	h := rw.Header()
+	h.Set("Content-Type", mediaType)
+	h.Set("Content-Length", "0")
+	h.Set("Grpc-Status", strconv.Itoa(code))
+	h.Set("Grpc-Message", percentEncode(p.Title))
+	if details := w.details(code, p); details != "" {
+		h.Set("Grpc-Status-Details-Bin", details)
+	}
+	rw.WriteHeader(http.StatusOK)
+}
+
+func (w *Writer) details(code int, p *problem) string {
+	info, err := anypb.New(&errdetails.ErrorInfo{Reason: p.Code, Domain: w.config.Domain, Metadata: metadata(p)})
+	if err != nil {
+		return ""
+	}
+	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(&status.Status{
+		Code: int32(code), Message: p.Title, Details: []*anypb.Any{info}, //nolint:gosec // codes are below 17
+	})
+	if err != nil {
+		return ""
+	}
+	return base64.RawStdEncoding.EncodeToString(raw)
+}
+
+// metadata is the challenge in texts, the only values that ErrorInfo has.
+func metadata(p *problem) map[string]string {
+	m := map[string]string{"kind": string(p.Challenge.Kind), "decision_id": p.DecisionID}
+	add := func(name, value string) {
+		if value != "" {
+			m[name] = value
+		}
+	}
+	c := &p.Challenge
+	var required []string
+	for _, choice := range c.RequiredScopes {
+		required = append(required, strings.Join(choice, "|"))
+	}
+	add("required_scopes", strings.Join(required, " "))
+	if c.SingleUse != nil {
+		add("single_use", strconv.FormatBool(*c.SingleUse))
+	}
+	if c.MaxAge > 0 {
+		add("max_age", strconv.Itoa(c.MaxAge))
+	}
+	add("token_header", strings.ToLower(c.TokenHeader))
+	add("action", c.Action)
+	add("state", c.State)
+	add("verify_url", c.VerifyURL)
+	add("minimum_version", c.MinimumVersion)
+	add("received_version", c.ReceivedVersion)
+	add("sdk", c.SDK)
+	add("minimum_sdk_version", c.MinimumSDKVersion)
+	add("token_state", p.TokenState)
+	add("policy_code", p.PolicyCode)
+	return m
+}
+
+// percentEncode is the gRPC protocol's: printable ASCII but "%" stands for itself.
+func percentEncode(s string) string {
+	var b strings.Builder
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '%' {
+			fmt.Fprintf(&b, "%%%02X", c)
+		} else {
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
