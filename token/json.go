@@ -1,0 +1,139 @@
+package token
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"math"
+	"strconv"
+	"unicode/utf8"
+)
+
+// maxDepth is how deeply objects and arrays may nest; the outermost object is 1.
+const maxDepth = 8
+
+// Faults of a JSON text. They name the fault and never the text.
+var (
+	errNotJSON   = errors.New("not a JSON object")
+	errUTF8      = errors.New("not valid UTF-8")
+	errSurrogate = errors.New("lone surrogate")
+	errDuplicate = errors.New("duplicate member")
+	errDepth     = errors.New("nested too deeply")
+	errNumber    = errors.New("number out of range")
+)
+
+// decodeObject reads a text that is one JSON object and for which there is only one reading: valid UTF-8 (RFC 8259 section
+// 8.1), no lone surrogates (8.2), no member twice in any object (section 4), no number beyond float64, nothing after the
+// object. Numbers are json.Number, so that no digit is lost.
+func decodeObject(text []byte) (map[string]any, error) {
+	switch {
+	case !utf8.Valid(text):
+		return nil, errUTF8
+	case !json.Valid(text): // Decoder.Token alone does not look behind the object
+		return nil, errNotJSON
+	case hasLoneSurrogate(text):
+		return nil, errSurrogate
+	}
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber()
+	t, err := d.Token()
+	if err != nil || t != json.Delim('{') {
+		return nil, errNotJSON
+	}
+	return decodeMembers(d, 1)
+}
+
+func decodeMembers(d *json.Decoder, depth int) (map[string]any, error) {
+	if depth > maxDepth {
+		return nil, errDepth
+	}
+	members := make(map[string]any)
+	for d.More() {
+		t, err := d.Token()
+		name, ok := t.(string)
+		if err != nil || !ok {
+			return nil, errNotJSON
+		}
+		if _, twice := members[name]; twice {
+			return nil, errDuplicate
+		}
+		if members[name], err = decodeValue(d, depth); err != nil {
+			return nil, err
+		}
+	}
+	return members, closing(d)
+}
+
+func decodeElements(d *json.Decoder, depth int) ([]any, error) {
+	if depth > maxDepth {
+		return nil, errDepth
+	}
+	elements := []any{}
+	for d.More() {
+		v, err := decodeValue(d, depth)
+		if err != nil {
+			return nil, err
+		}
+		elements = append(elements, v)
+	}
+	return elements, closing(d)
+}
+
+func decodeValue(d *json.Decoder, depth int) (any, error) {
+	t, err := d.Token()
+	if err != nil {
+		return nil, errNotJSON
+	}
+	switch t := t.(type) {
+	case json.Delim:
+		if t == '{' {
+			return decodeMembers(d, depth+1)
+		}
+		return decodeElements(d, depth+1)
+	case json.Number:
+		// A policy engine may compute with it: 1e999999999 is a few bytes that cost gigabytes.
+		if f, err := strconv.ParseFloat(t.String(), 64); err != nil || math.IsInf(f, 0) {
+			return nil, errNumber
+		}
+	}
+	return t, nil
+}
+
+func closing(d *json.Decoder) error {
+	if _, err := d.Token(); err != nil {
+		return errNotJSON
+	}
+	return nil
+}
+
+// hasLoneSurrogate looks for \ud800 to \udfff without its other half. encoding/json reads every such escape as U+FFFD, other
+// readers keep them apart. The text is valid JSON, so backslashes stand only in strings and \u has its four digits.
+func hasLoneSurrogate(text []byte) bool {
+	for i := 0; i < len(text); i++ {
+		if text[i] != '\\' {
+			continue
+		}
+		i++
+		if text[i] != 'u' {
+			continue
+		}
+		unit := codeUnit(text[i+1:])
+		i += 4
+		switch {
+		case unit < 0xd800 || unit > 0xdfff:
+		case unit > 0xdbff || i+6 >= len(text) || text[i+1] != '\\' || text[i+2] != 'u':
+			return true
+		default:
+			if low := codeUnit(text[i+3:]); low < 0xdc00 || low > 0xdfff {
+				return true
+			}
+			i += 6
+		}
+	}
+	return false
+}
+
+func codeUnit(text []byte) uint64 {
+	unit, _ := strconv.ParseUint(string(text[:4]), 16, 32) // four hex digits: json.Valid saw them
+	return unit
+}
