@@ -5,6 +5,7 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"testing"
@@ -287,12 +288,11 @@ func FuzzCheckQuery(f *testing.F) {
 		if err != nil || parseErr != nil {
 			return
 		}
-		r := http.Request{Method: http.MethodGet, RequestURI: target.String()}
-		r.URL, parseErr = r.URL.Parse(target.String())
+		values, parseErr := url.ParseQuery(target.RawQuery)
 		if parseErr != nil {
 			t.Fatalf("%q: canon took what net/url does not: %v", query, parseErr)
 		}
-		for name := range r.URL.Query() {
+		for name := range values {
 			if env := likeCGI(name); env == "ACCESS_TOKEN" || env == "X_MFA_AUTH_TOKEN" {
 				t.Errorf("%q passed with the parameter %q", query, name)
 			}
