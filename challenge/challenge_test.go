@@ -161,8 +161,18 @@ func compare(t *testing.T, file, got string) {
 		t.Fatal(err)
 	}
 	if got != string(want) {
-		t.Errorf("%s differs (run the test with -args -update if that is meant); got:\n%s", file, got)
+		t.Errorf("%s differs (go test ./challenge -args -update, if that is meant), first in\n%s", file, firstDifference(got, string(want)))
 	}
+}
+
+func firstDifference(got, want string) string {
+	g, w := strings.Split(got, "\n"), strings.Split(want, "\n")
+	for i := range g {
+		if i >= len(w) || g[i] != w[i] {
+			return fmt.Sprintf("line %d: %s", i+1, g[i])
+		}
+	}
+	return "its end"
 }
 
 func TestEveryReasonHasOneRow(t *testing.T) {
@@ -339,7 +349,7 @@ func TestHeadHasNoBody(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if res.StatusCode != 405 || res.Header.Get("Step-Up-Challenge") == "" {
+	if res.StatusCode != http.StatusMethodNotAllowed || res.Header.Get("Step-Up-Challenge") == "" {
 		t.Errorf("got %s %v", res.Status, res.Header)
 	}
 }

@@ -45,13 +45,13 @@ func (w *Writer) writeGRPC(rw http.ResponseWriter, mediaType string, r *row, p *
 }
 
 func (w *Writer) details(code int, p *problem) string {
-	info, err := anypb.New(&errdetails.ErrorInfo{Reason: p.Code, Domain: w.config.Domain, Metadata: metadata(p)})
+	var info anypb.Any
+	options := proto.MarshalOptions{Deterministic: true}
+	err := anypb.MarshalFrom(&info, &errdetails.ErrorInfo{Reason: p.Code, Domain: w.config.Domain, Metadata: metadata(p)}, options)
 	if err != nil {
-		return ""
+		return "" // text that is not UTF-8; the status itself is enough
 	}
-	raw, err := proto.MarshalOptions{Deterministic: true}.Marshal(&status.Status{
-		Code: int32(code), Message: p.Title, Details: []*anypb.Any{info}, //nolint:gosec // codes are below 17
-	})
+	raw, err := options.Marshal(&status.Status{Code: int32(code), Message: p.Title, Details: []*anypb.Any{&info}})
 	if err != nil {
 		return ""
 	}
