@@ -1,0 +1,181 @@
+// Package metrics is everything that Stepward counts, under the prefix stepward_. All label values come from closed sets:
+// operations are the policy's, and beyond maxOperations they share one series.
+package metrics
+
+import (
+	"net/http"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+)
+
+// maxOperations bounds the series of a policy that computes operation names from what clients send.
+const maxOperations = 512
+
+// Metrics is one registry with its instruments. It is safe for concurrent use.
+type Metrics struct {
+	registry *prometheus.Registry
+
+	decisions  *prometheus.CounterVec
+	gate       prometheus.Histogram
+	ledger     *prometheus.HistogramVec
+	jwks       *prometheus.CounterVec
+	reloads    *prometheus.CounterVec
+	reloadedAt prometheus.Gauge
+	reloadGood prometheus.Gauge
+	cache      *prometheus.CounterVec
+	upstream   *prometheus.CounterVec
+
+	// DecisionLogDropped counts records that were lost.
+	DecisionLogDropped prometheus.Counter
+	// InFlight is the requests being proxied.
+	InFlight prometheus.Gauge
+
+	mu         sync.RWMutex
+	operations map[string]bool
+	counters   map[decision]prometheus.Counter // CounterVec hashes and allocates on each look-up
+}
+
+type decision struct{ outcome, reason, operation string }
+
+// New returns a registry that also has the Go runtime's and the process's metrics.
+func New(version string) *Metrics {
+	m := &Metrics{
+		registry: prometheus.NewRegistry(),
+		decisions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_decisions_total",
+			Help: "Decisions by outcome (allow, refuse, would_refuse), reason and operation.",
+		}, []string{"outcome", "reason", "operation"}),
+		gate: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "stepward_gate_duration_seconds",
+			Help:    "How long the gate took to decide, the ledger included.",
+			Buckets: []float64{10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1},
+		}),
+		ledger: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "stepward_ledger_operation_duration_seconds",
+			Help:    "How long the ledger took, by operation (reserve, commit, release) and result.",
+			Buckets: []float64{10e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 1},
+		}, []string{"operation", "result"}),
+		jwks: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_jwks_fetches_total",
+			Help: "Fetches and file reads of keys, by issuer (as configured) and result (ok, error).",
+		}, []string{"issuer", "result"}),
+		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_policy_reloads_total",
+			Help: "Attempts to load the policy, by result (ok, error). After an error the last good one stays in force.",
+		}, []string{"result"}),
+		reloadedAt: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "stepward_policy_loaded_timestamp_seconds",
+			Help: "When the policy in force was loaded.",
+		}),
+		reloadGood: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "stepward_policy_last_reload_successful",
+			Help: "1 if the last attempt to load the policy succeeded, else 0.",
+		}),
+		cache: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_requirement_cache_total",
+			Help: "Requirements by where they came from (hit, miss, off).",
+		}, []string{"result"}),
+		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_upstream_failures_total",
+			Help: "Requests that the backend did not answer, by what is known (unreachable, unknown_outcome, client_gone).",
+		}, []string{"kind"}),
+		DecisionLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "stepward_decision_log_dropped_total",
+			Help: "Decision records that were lost because the buffer was full or could not be written.",
+		}),
+		InFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "stepward_requests_in_flight",
+			Help: "Requests that are being judged or proxied.",
+		}),
+		operations: make(map[string]bool),
+		counters:   make(map[decision]prometheus.Counter),
+	}
+	build := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
+	})
+	build.Set(1)
+	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, m.cache, m.upstream,
+		m.DecisionLogDropped, m.InFlight, build,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return m
+}
+
+// Handler serves the metrics in the formats that Prometheus reads.
+func (m *Metrics) Handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// Decision counts one decision and its duration.
+func (m *Metrics) Decision(outcome, reason, operation string, took time.Duration) {
+	m.gate.Observe(took.Seconds())
+	key := decision{outcome, reason, operation}
+	m.mu.RLock()
+	c := m.counters[key]
+	m.mu.RUnlock()
+	if c == nil {
+		c = m.newCounter(key)
+	}
+	c.Inc()
+}
+
+func (m *Metrics) newCounter(key decision) prometheus.Counter {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	label := key.operation
+	switch {
+	case m.operations[label]:
+	case len(m.operations) < maxOperations:
+		m.operations[label] = true
+	default: // not remembered under its own name: the map must not grow either
+		return m.decisions.WithLabelValues(key.outcome, key.reason, "other")
+	}
+	c := m.decisions.WithLabelValues(key.outcome, key.reason, label)
+	m.counters[key] = c
+	return c
+}
+
+// Ledger counts one operation of the ledger.
+func (m *Metrics) Ledger(operation, result string, took time.Duration) {
+	m.ledger.WithLabelValues(operation, result).Observe(took.Seconds())
+}
+
+// JWKS counts one fetch of keys.
+func (m *Metrics) JWKS(issuer string, err error) { m.jwks.WithLabelValues(issuer, result(err)).Inc() }
+
+// PolicyReload counts one attempt to load the policy.
+func (m *Metrics) PolicyReload(err error, now time.Time) {
+	m.reloads.WithLabelValues(result(err)).Inc()
+	if err != nil {
+		m.reloadGood.Set(0)
+		return
+	}
+	m.reloadGood.Set(1)
+	m.reloadedAt.Set(float64(now.Unix()))
+}
+
+// RequirementCache counts one requirement: hit, miss or off.
+func (m *Metrics) RequirementCache(result string) { m.cache.WithLabelValues(result).Inc() }
+
+// UpstreamFailure counts one request without an answer.
+func (m *Metrics) UpstreamFailure(kind string) { m.upstream.WithLabelValues(kind).Inc() }
+
+// Gauge registers a value that is read when the metrics are.
+func (m *Metrics) Gauge(name, help string, labels map[string]string, read func() float64) {
+	m.registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help, ConstLabels: labels}, read))
+}
+
+// Counter registers a count that somebody else keeps.
+func (m *Metrics) Counter(name, help string, labels map[string]string, read func() float64) {
+	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, read))
+}
+
+func result(err error) string {
+	if err != nil {
+		return "error"
+	}
+	return "ok"
+}
