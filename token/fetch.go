@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/netip"
@@ -46,7 +47,7 @@ func fileSource(path string, maxBytes int64) source {
 	return func(context.Context) ([]byte, error) {
 		f, err := os.Open(path)
 		if err != nil {
-			return nil, &fetchError{FetchUnreachable, err}
+			return nil, &fetchError{FetchUnreachable, withoutPath(err)}
 		}
 		defer f.Close()
 		return readAtMost(f, maxBytes)
@@ -68,17 +69,24 @@ func urlSource(u *url.URL, c *KeysConfig) source {
 		}
 		defer resp.Body.Close()
 		if resp.StatusCode != http.StatusOK {
-			return nil, &fetchError{FetchStatus, fmt.Errorf("status %d", resp.StatusCode)}
+			return nil, &fetchError{FetchStatus, statusError(resp.StatusCode)}
 		}
 		return readAtMost(resp.Body, maxBytes)
 	}
+}
+
+func statusError(code int) error {
+	if code >= 300 && code < 400 {
+		return fmt.Errorf("status %d: redirects are not followed; name the final address", code)
+	}
+	return fmt.Errorf("status %d, want 200", code)
 }
 
 func readAtMost(r io.Reader, limit int64) ([]byte, error) {
 	text, err := io.ReadAll(io.LimitReader(r, limit+1))
 	switch {
 	case err != nil:
-		return nil, &fetchError{FetchUnreachable, err}
+		return nil, &fetchError{FetchUnreachable, withoutPath(err)}
 	case int64(len(text)) > limit:
 		return nil, &fetchError{FetchInvalid, fmt.Errorf("larger than %d bytes", limit)}
 	}
@@ -155,10 +163,19 @@ func withoutURL(err error) error {
 	return err
 }
 
-func hostOf(address string) string {
+// withoutPath drops the path, which where names already.
+func withoutPath(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
+}
+
+func withoutQuery(address string) string {
 	u, err := url.Parse(address)
 	if err != nil {
 		return ""
 	}
-	return u.Host
+	return u.Scheme + "://" + u.Host + u.EscapedPath()
 }

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"math"
 	"strconv"
+	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -23,8 +25,9 @@ var (
 )
 
 // decodeObject reads a text that is one JSON object and for which there is only one reading: valid UTF-8 (RFC 8259 section
-// 8.1), no lone surrogates (8.2), no member twice in any object (section 4), no number beyond float64, nothing after the
-// object. Numbers are json.Number, so that no digit is lost.
+// 8.1), no lone surrogates (8.2), no member twice in any object (section 4), not even in other case, since readers that fold
+// as encoding/json does would take the last of them; no number beyond float64 in either direction, nothing after the object.
+// Numbers are json.Number, so that no digit is lost.
 func decodeObject(text []byte) (map[string]any, error) {
 	switch {
 	case !utf8.Valid(text):
@@ -48,14 +51,22 @@ func decodeMembers(d *json.Decoder, depth int) (map[string]any, error) {
 		return nil, errDepth
 	}
 	members := make(map[string]any)
+	var odd map[string]bool // the folded forms of names that are not their own
 	for d.More() {
 		t, err := d.Token()
 		name, ok := t.(string)
 		if err != nil || !ok {
 			return nil, errNotJSON
 		}
-		if _, twice := members[name]; twice {
+		folded := fold(name)
+		if _, twice := members[folded]; twice || odd[folded] {
 			return nil, errDuplicate
+		}
+		if folded != name {
+			if odd == nil {
+				odd = make(map[string]bool)
+			}
+			odd[folded] = true
 		}
 		if members[name], err = decodeValue(d, depth); err != nil {
 			return nil, err
@@ -91,12 +102,44 @@ func decodeValue(d *json.Decoder, depth int) (any, error) {
 		}
 		return decodeElements(d, depth+1)
 	case json.Number:
-		// A policy engine may compute with it: 1e999999999 is a few bytes that cost gigabytes.
-		if f, err := strconv.ParseFloat(t.String(), 64); err != nil || math.IsInf(f, 0) {
+		if !isModest(t.String()) {
 			return nil, errNumber
 		}
 	}
 	return t, nil
+}
+
+// isModest reports whether a number is one that float64 can tell from infinity and from zero. A policy engine computes with it
+// exactly: 1e999999999 is a few bytes that cost gigabytes, and OPA's comparison panics at 1e-600000000.
+func isModest(number string) bool {
+	f, err := strconv.ParseFloat(number, 64)
+	if err != nil || math.IsInf(f, 0) {
+		return false
+	}
+	mantissa, _, _ := strings.Cut(strings.ToLower(number), "e")
+	return f != 0 || !strings.ContainsAny(mantissa, "123456789")
+}
+
+// fold maps names that differ only by case to one form: lower case for ASCII and whatever folds to it (U+017F is s, U+212A
+// is k), the least rune of the orbit for the rest. It is the equivalence of strings.EqualFold and of encoding/json.
+func fold(name string) string {
+	return strings.Map(func(r rune) rune {
+		if r < utf8.RuneSelf {
+			return lower(r)
+		}
+		least := r
+		for f := unicode.SimpleFold(r); f != r; f = unicode.SimpleFold(f) {
+			least = min(least, f)
+		}
+		return lower(least)
+	}, name)
+}
+
+func lower(r rune) rune {
+	if 'A' <= r && r <= 'Z' {
+		return r + 'a' - 'A'
+	}
+	return r
 }
 
 func closing(d *json.Decoder) error {

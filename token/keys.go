@@ -41,7 +41,8 @@ type KeysConfig struct {
 	Now func() time.Time
 	// Logger is told by Run when fetching begins to fail and when it works again; nil says nothing.
 	Logger *slog.Logger
-	// OnFetch is called after every attempt with one of FetchOutcomes and how long it took. Nil is not called.
+	// OnFetch is called after every attempt that was not abandoned, with one of FetchOutcomes and how long it took. The next
+	// attempt waits for it, so it must not call back. Nil is not called.
 	OnFetch func(outcome string, d time.Duration)
 }
 
@@ -56,6 +57,7 @@ type Keys struct {
 	flight     singleflight.Group      // joins the lookups that wait for an attempt
 	unknown    *lru.Cache[string, time.Time]
 	generation atomic.Uint64 // written by the holder of turn
+	first      chan struct{} // closed by the holder of turn with the first set that has a usable key
 }
 
 // keySet is one good JWK Set. It is immutable.
@@ -100,7 +102,7 @@ func NewKeys(c KeysConfig) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token: keys: %w", err)
 	}
-	k := &Keys{cfg: c, turn: make(chan struct{}, 1), unknown: unknown}
+	k := &Keys{cfg: c, turn: make(chan struct{}, 1), first: make(chan struct{}), unknown: unknown}
 	if c.File != "" {
 		k.read = fileSource(c.File, c.MaxBytes)
 		if err := k.Refresh(context.Background()); err != nil {
@@ -172,7 +174,7 @@ func (k *Keys) Reload(ctx context.Context) error {
 	return k.Refresh(ctx)
 }
 
-// Run fetches at once and then every RefreshEvery (a tenth more or less, so that replicas do not march in step), after a
+// Run fetches at once and then every RefreshEvery (up to a tenth sooner, so that replicas do not march in step), after a
 // failure every MinRefresh. It returns when ctx ends. Keys in a File only change by Reload.
 func (k *Keys) Run(ctx context.Context) {
 	if k.read == nil || k.cfg.File != "" {
@@ -202,8 +204,7 @@ func (k *Keys) pause(failing bool) time.Duration {
 	if failing {
 		d = min(d, k.cfg.MinRefresh)
 	}
-	tenth := int64(d / 10)
-	return d - time.Duration(tenth) + time.Duration(rand.Int64N(2*tenth+1)) //nolint:gosec // spreads load, hides nothing
+	return d - time.Duration(rand.Int64N(int64(d/10)+1)) //nolint:gosec // spreads load, hides nothing
 }
 
 // report logs the change from working to failing and back, not every attempt.
@@ -211,9 +212,9 @@ func (k *Keys) report(err error, failing bool) {
 	switch {
 	case k.cfg.Logger == nil:
 	case err != nil && !failing:
-		k.cfg.Logger.Warn("keys cannot be refreshed", "host", hostOf(k.cfg.URL), "error", err)
+		k.cfg.Logger.Warn("keys cannot be refreshed", "from", k.where(), "error", err)
 	case err == nil && failing:
-		k.cfg.Logger.Info("keys are refreshed again", "host", hostOf(k.cfg.URL))
+		k.cfg.Logger.Info("keys are refreshed again", "from", k.where())
 	}
 }
 
@@ -229,6 +230,20 @@ func (k *Keys) Ready() error {
 		return fmt.Errorf("%w: %w", ErrUnavailable, last.err)
 	}
 	return ErrUnavailable
+}
+
+// Wait returns nil as soon as there have been keys to believe, which Run, Refresh or a token must fetch; when ctx ends
+// before, it returns ErrUnavailable with the cause.
+func (k *Keys) Wait(ctx context.Context) error {
+	if k.read == nil {
+		return ErrUnavailable
+	}
+	select {
+	case <-k.first:
+		return nil
+	case <-ctx.Done():
+	}
+	return k.Ready()
 }
 
 // Stats returns what there is to see now.
@@ -349,6 +364,7 @@ func (k *Keys) attempt(ctx context.Context, due func() bool) error {
 	if k.read == nil {
 		return ErrUnavailable
 	}
+	caller := ctx
 	ctx, cancel := context.WithTimeout(ctx, 2*k.cfg.Timeout) // waiting for the turn, then the attempt itself
 	defer cancel()
 	select {
@@ -363,6 +379,9 @@ func (k *Keys) attempt(ctx context.Context, due func() bool) error {
 	began := k.now()
 	err := k.install(ctx)
 	now := k.now()
+	if err != nil && caller.Err() != nil {
+		return err // the caller left: that says nothing of the issuer, and others must not be told so
+	}
 	k.last.Store(&attempt{at: now, err: err})
 	if k.cfg.OnFetch != nil {
 		k.cfg.OnFetch(outcomeOf(err), now.Sub(began))
@@ -390,11 +409,20 @@ func (k *Keys) install(ctx context.Context) error {
 	k.set.Store(&keySet{keys: parsed.keys, ignored: parsed.ignored, fetched: began, generation: k.generation.Load()})
 	switch {
 	case len(parsed.keys) > 0:
+		k.arrived()
 		return nil
 	case parsed.ignored > 0:
 		return fmt.Errorf("token: keys: %s: %w: %d are not for us, the first is %s", k.where(), errNoKeys, parsed.ignored, parsed.why)
 	}
 	return fmt.Errorf("token: keys: %s: %w", k.where(), errNoKeys)
+}
+
+func (k *Keys) arrived() {
+	select {
+	case <-k.first:
+	default:
+		close(k.first)
+	}
 }
 
 // keeps reports whether all old keys are in the new set, unchanged.
@@ -420,10 +448,10 @@ func outcomeOf(err error) string {
 
 func (k *Keys) now() time.Time { return k.cfg.Now() }
 
-// where names the source in errors: the file, or the host alone, since a query may be a secret.
+// where names the source in errors and logs: the file, or the address without its query, which may be a secret.
 func (k *Keys) where() string {
 	if k.cfg.File != "" {
 		return k.cfg.File
 	}
-	return hostOf(k.cfg.URL)
+	return withoutQuery(k.cfg.URL)
 }

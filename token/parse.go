@@ -26,6 +26,20 @@ const (
 // maxSeconds bounds exp, iat and nbf: 2^40 seconds are in the year 36812, and far from any overflow.
 const maxSeconds = 1 << 40
 
+// The members that are read, by their folded names.
+var (
+	headerNames  = byFold("alg", "typ", "kid")
+	payloadNames = byFold("iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "singleUse", "environment_id")
+)
+
+func byFold(names ...string) map[string]string {
+	m := make(map[string]string, len(names))
+	for _, name := range names {
+		m[fold(name)] = name
+	}
+	return m
+}
+
 // unverified is what a token says of itself. Nothing in it is proven.
 type unverified struct {
 	alg, typ, kid string
@@ -94,7 +108,7 @@ func (u *unverified) readHeader(text []byte) error {
 			return errors.New("member that is never accepted")
 		}
 	}
-	if err := exactNames(members, "alg", "typ", "kid"); err != nil {
+	if err := exactNames(members, headerNames); err != nil {
 		return err
 	}
 	r := reader{members: members}
@@ -110,15 +124,11 @@ func (u *unverified) readHeader(text []byte) error {
 // isRefusedHeader: crit (RFC 7515 section 4.1.11) names extensions we do not know, b64 (RFC 7797) unencodes the payload, zip
 // compresses it, cty nests another token, and the rest let the token bring its own key. Folded, since other readers fold.
 func isRefusedHeader(name string) bool {
-	if len(name) >= 2 && strings.EqualFold(name[:2], "x5") { // x5u, x5c, x5t, x5t#S256
+	switch name = fold(name); name {
+	case "crit", "b64", "zip", "cty", "jku", "jwk":
 		return true
 	}
-	for _, refused := range [...]string{"crit", "b64", "zip", "cty", "jku", "jwk"} {
-		if strings.EqualFold(name, refused) {
-			return true
-		}
-	}
-	return false
+	return strings.HasPrefix(name, "x5") // x5u, x5c, x5t, x5t#S256
 }
 
 func (u *unverified) readPayload(text []byte) error {
@@ -126,7 +136,7 @@ func (u *unverified) readPayload(text []byte) error {
 	if err != nil {
 		return err
 	}
-	if err := exactNames(members, "iss", "sub", "aud", "exp", "nbf", "iat", "jti", "scope", "singleUse", "environment_id"); err != nil {
+	if err := exactNames(members, payloadNames); err != nil {
 		return err
 	}
 	r := reader{members: members}
@@ -147,14 +157,12 @@ func (u *unverified) readPayload(text []byte) error {
 	return r.err
 }
 
-// exactNames refuses a member that differs from a name only by case: "EXP" and "ſcope" are exp and scope to a reader that
-// folds as encoding/json does.
-func exactNames(members map[string]any, names ...string) error {
+// exactNames refuses a member that differs from one of the names only by case: "EXP" and "ſcope" are exp and scope to a
+// reader that folds. The names are given by their folded form.
+func exactNames(members map[string]any, names map[string]string) error {
 	for member := range members {
-		for _, name := range names {
-			if member != name && strings.EqualFold(member, name) {
-				return errors.New("member differs from a registered one by case")
-			}
+		if name, ok := names[fold(member)]; ok && member != name {
+			return errors.New("member differs from a registered one by case")
 		}
 	}
 	return nil

@@ -18,12 +18,13 @@ type Purpose uint8
 // The purposes.
 const (
 	_ Purpose = iota
-	// Session is the base session token. It must have sub and exp. A token that says singleUse, or all of whose scopes
-	// are elevated ones, is not a session.
+	// Session is the base session token. It must have sub and exp. A token that says singleUse, true or false, or that has
+	// an elevated scope and no session scope beside it, is not a session.
 	Session
 	// Elevated is the elevated access token. It must have sub, iat, exp and scopes, and no session scope among them.
 	Elevated
-	// MFA is the old action-based token. Scopes, iat and exp are optional; it must not have a session scope.
+	// MFA is the old action-based token. It must say singleUse, true or false, which no session does, and have no scopes,
+	// which every elevated token has: otherwise one token could be spent as two. iat and exp are optional.
 	MFA
 )
 
@@ -231,7 +232,10 @@ func (v *Verifier) Verify(ctx context.Context, raw string) (*Claims, error) {
 	}
 	id := sha256.Sum256([]byte(raw))
 	if claims := v.cache.find(id, now, v.leeway); claims != nil {
-		return claims, v.started(claims, now)
+		if err := v.started(claims, now); err != nil { // the clock was set back
+			return nil, err
+		}
+		return claims, nil
 	}
 	p, err := v.prove(ctx, raw, now)
 	if err != nil {
@@ -330,6 +334,7 @@ func (v *Verifier) judge(is *issuer, u *unverified, now time.Time) error {
 func (v *Verifier) suits(u *unverified) error {
 	c := u.claims
 	isSessionWord := func(s string) bool { return v.session[s] }
+	isElevatedWord := func(s string) bool { return v.elevated[s] }
 	switch v.purpose {
 	case Session:
 		switch {
@@ -337,7 +342,7 @@ func (v *Verifier) suits(u *unverified) error {
 			return invalid("sub or exp is missing")
 		case u.saysSingleUse:
 			return invalid("not a session token: it says singleUse")
-		case len(c.Scopes) > 0 && !slices.ContainsFunc(c.Scopes, func(s string) bool { return !v.elevated[s] }):
+		case slices.ContainsFunc(c.Scopes, isElevatedWord) && !slices.ContainsFunc(c.Scopes, isSessionWord):
 			return invalid("not a session token: its scopes are elevated ones")
 		}
 	case Elevated:
@@ -352,8 +357,11 @@ func (v *Verifier) suits(u *unverified) error {
 			return invalid("scope has a character that no scope has")
 		}
 	case MFA:
-		if slices.ContainsFunc(c.Scopes, isSessionWord) {
-			return invalid("not an MFA token: it has a session scope")
+		switch {
+		case len(c.Scopes) > 0:
+			return invalid("not an MFA token: it has scopes")
+		case !u.saysSingleUse:
+			return invalid("not an MFA token: it does not say singleUse")
 		}
 	default:
 		return invalid("no purpose")
