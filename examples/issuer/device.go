@@ -1,0 +1,234 @@
+package issuer
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"encoding/hex"
+	"math/big"
+	"net/http"
+	"net/url"
+	"slices"
+	"strconv"
+	"time"
+
+	bolt "go.etcd.io/bbolt"
+)
+
+// The headers by which the SDK makes a device known, and the one that brings back the token of the link in the mail. Dynamic's
+// OpenAPI text names the last one differently from what its SDKs send; both work.
+const (
+	headerNonce       = "x-dynamic-device-nonce"
+	headerPublicKey   = "x-dynamic-device-publickey"
+	headerSignedNonce = "x-dynamic-device-signed-nonce"
+	headerDeviceToken = "x-dynamic-device-registration-token" // #nosec G101 -- a header's name
+	headerDeviceOther = "x-dynamic-device-token-registration" // #nosec G101 -- a header's name
+)
+
+const (
+	nonceLifetime       = 24 * time.Hour
+	maxNonces           = 20
+	deviceTokenLifetime = 15 * time.Minute
+)
+
+// device is a registered one.
+type device struct {
+	ID        string    `json:"id"`
+	PublicKey string    `json:"publicKey"`
+	UserAgent string    `json:"userAgent"`
+	CreatedAt time.Time `json:"createdAt"`
+}
+
+func (u *user) device(id string) *device {
+	if n := slices.IndexFunc(u.Devices, func(d device) bool { return d.ID == id }); n >= 0 {
+		return &u.Devices[n]
+	}
+	return nil
+}
+
+// deviceToken stands behind the link that approves a device. It is good for the user and the device that it was made for.
+type deviceToken struct {
+	User      string `json:"user"`
+	PublicKey string `json:"publicKey"`
+	expiring
+}
+
+// GET /nonces?count=5
+func (i *Issuer) getNonces(r *http.Request) (any, error) {
+	count := 1
+	if raw := r.URL.Query().Get("count"); raw != "" {
+		n, err := strconv.Atoi(raw)
+		if err != nil || n < 1 || n > maxNonces {
+			return nil, fail(http.StatusBadRequest, "bad_request", "count: want 1 to "+strconv.Itoa(maxNonces))
+		}
+		count = n
+	}
+	nonces := make([]string, count)
+	err := i.update(func(tx *bolt.Tx) error {
+		if err := sweep(tx, bucketNonces, i.cfg.Now()); err != nil {
+			return err
+		}
+		for n := range nonces {
+			nonces[n] = newID()
+			if err := put(tx, bucketNonces, nonces[n], i.expiry(nonceLifetime)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return map[string][]string{"nonces": nonces}, err
+}
+
+// deviceKey returns the public key of the device that a request proves to come from, empty if it does not try. The nonce is
+// spent in the caller's transaction.
+func (i *Issuer) deviceKey(tx *bolt.Tx, r *http.Request) (string, error) {
+	nonce, publicKey := r.Header.Get(headerNonce), r.Header.Get(headerPublicKey)
+	if publicKey == "" {
+		return "", nil
+	}
+	var e expiring
+	known, err := get(tx, bucketNonces, nonce, &e)
+	if err != nil {
+		return "", err
+	}
+	if !known || i.cfg.Now().After(e.Expires) || !signedBy(publicKey, nonce, r.Header.Get(headerSignedNonce)) {
+		return "", fail(http.StatusBadRequest, "invalid_device_signature", "Device nonce or signature invalid")
+	}
+	return publicKey, remove(tx, bucketNonces, nonce)
+}
+
+// signedBy checks a P-256 signature over SHA-256 of nonce: a compressed point, and r followed by s, both in hex.
+func signedBy(publicKey, nonce, signature string) bool {
+	point, err := hex.DecodeString(publicKey)
+	if err != nil {
+		return false
+	}
+	x, y := elliptic.UnmarshalCompressed(elliptic.P256(), point)
+	sig, err := hex.DecodeString(signature)
+	if err != nil || x == nil || len(sig) != 64 {
+		return false
+	}
+	uncompressed := slices.Concat([]byte{4}, x.FillBytes(make([]byte, 32)), y.FillBytes(make([]byte, 32)))
+	public, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), uncompressed)
+	if err != nil {
+		return false
+	}
+	sum := sha256.Sum256([]byte(nonce))
+	return ecdsa.Verify(public, sum[:], new(big.Int).SetBytes(sig[:32]), new(big.Int).SetBytes(sig[32:]))
+}
+
+// admit decides whether somebody signs in on a known device. A new user's first device is registered without asking. On any
+// other unknown device the session may only register it, by the link in the mail that admit returns.
+func (i *Issuer) admit(tx *bolt.Tx, r *http.Request, n *newSession, email, publicKey string) (*Mail, error) {
+	for _, d := range n.user.Devices {
+		if publicKey != "" && d.PublicKey == publicKey {
+			n.device = d.ID
+			return nil, nil
+		}
+	}
+	if n.created {
+		if publicKey == "" {
+			return nil, nil
+		}
+		n.device = n.user.register(r, publicKey, i.cfg.Now())
+		return nil, put(tx, bucketUsers, n.user.ID, n.user)
+	}
+	n.scope = scopeDeviceRegister
+	if err := sweep(tx, bucketDeviceTokens, i.cfg.Now()); err != nil {
+		return nil, err
+	}
+	token := newID()
+	err := put(tx, bucketDeviceTokens, hash(token), deviceToken{n.user.ID, publicKey, i.expiry(deviceTokenLifetime)})
+	return &Mail{To: email, Token: token, Link: i.cfg.Audience + "/?deviceRegistrationToken=" + url.QueryEscape(token)}, err
+}
+
+func (u *user) register(r *http.Request, publicKey string, now time.Time) (id string) {
+	d := device{ID: newID(), PublicKey: publicKey, UserAgent: r.UserAgent(), CreatedAt: now}
+	u.Devices = append(u.Devices, d)
+	return d.ID
+}
+
+// POST /deviceRegistration, with the token of the link in a header, from the device that signed in.
+func (i *Issuer) registerDevice(r *http.Request, s session) (any, error) {
+	token := r.Header.Get(headerDeviceToken)
+	if token == "" {
+		token = r.Header.Get(headerDeviceOther)
+	}
+	invalid := fail(http.StatusForbidden, "invalid_device_registration_token", "Device registration token invalid")
+	n := s.next(user{})
+	n.scope = scopeBasic
+	err := i.change(s.User, func(tx *bolt.Tx, u *user) error {
+		publicKey, err := i.deviceKey(tx, r)
+		if err != nil {
+			return err
+		}
+		var t deviceToken
+		known, err := get(tx, bucketDeviceTokens, hash(token), &t)
+		if err != nil {
+			return err
+		}
+		if !known || i.cfg.Now().After(t.Expires) || t.User != s.User || t.PublicKey != publicKey {
+			return invalid
+		}
+		if publicKey == "" {
+			return fail(http.StatusBadRequest, "invalid_device_signature", "Device headers missing")
+		}
+		n.device = u.register(r, publicKey, i.cfg.Now())
+		n.user = *u
+		return remove(tx, bucketDeviceTokens, hash(token))
+	})
+	if err != nil {
+		return nil, err
+	}
+	return i.respond(n)
+}
+
+// GET /deviceRegistrations answers 401 for a user without any, as the service does.
+func (i *Issuer) listDevices(_ *http.Request, s session) (any, error) {
+	u, err := i.user(s.User)
+	if err != nil {
+		return nil, err
+	}
+	if len(u.Devices) == 0 {
+		return nil, errUnauthorized
+	}
+	type registration struct {
+		ID        string    `json:"id"`
+		Current   bool      `json:"isCurrentDevice"`
+		UserAgent string    `json:"userAgent,omitempty"`
+		CreatedAt time.Time `json:"createdAt"`
+	}
+	list := make([]registration, 0, len(u.Devices))
+	for _, d := range u.Devices {
+		list = append(list, registration{d.ID, d.ID == s.Device, d.UserAgent, d.CreatedAt})
+	}
+	return map[string]any{"count": len(list), "deviceRegistrations": list}, nil
+}
+
+// DELETE /deviceRegistrations/{id}
+func (i *Issuer) deleteDevice(r *http.Request, s session) (any, error) {
+	id := r.PathValue("id")
+	return i.deleteDevices(s, func(d device) bool { return d.ID == id })
+}
+
+// DELETE /deviceRegistrations
+func (i *Issuer) deleteAllDevices(_ *http.Request, s session) (any, error) {
+	return i.deleteDevices(s, func(device) bool { return true })
+}
+
+// deleteDevices also ends the sessions of the devices: session tokens name theirs.
+func (i *Issuer) deleteDevices(s session, which func(device) bool) (any, error) {
+	current := false
+	err := i.change(s.User, func(_ *bolt.Tx, u *user) error {
+		before := len(u.Devices)
+		u.Devices = slices.DeleteFunc(u.Devices, func(d device) bool {
+			current = current || which(d) && d.ID == s.Device
+			return which(d)
+		})
+		if len(u.Devices) == before {
+			return fail(http.StatusNotFound, "not_found", "No such device registration")
+		}
+		return nil
+	})
+	return map[string]bool{"currentDeviceRevoked": current}, err
+}
