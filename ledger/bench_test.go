@@ -1,0 +1,161 @@
+package ledger_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stepward/stepward/ledger"
+)
+
+var stores = []string{"memory", "bolt"}
+
+// openFor opens a store of the given kind whose memory began an hour ago, in a directory of its own.
+func openFor(tb testing.TB, kind string, o ledger.Options) ledger.Store {
+	tb.Helper()
+	url := "memory:"
+	if kind == "bolt" {
+		url = "bolt:" + filepath.Join(tb.TempDir(), "ledger.db")
+	}
+	var opened atomic.Bool
+	now := o.Now
+	if now == nil {
+		now = time.Now
+	}
+	o.Now = func() time.Time {
+		if !opened.Load() {
+			return now().Add(-time.Hour)
+		}
+		return now()
+	}
+	s, err := ledger.Open(context.Background(), url, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	opened.Store(true)
+	tb.Cleanup(func() { s.Close() })
+	return s
+}
+
+// numbered is a key that looks as random as a hash.
+func numbered(n uint64) (k ledger.Key) {
+	for i := range 4 {
+		n += 0x9e3779b97f4a7c15
+		z := (n ^ n>>30) * 0xbf58476d1ce4e5b9
+		z = (z ^ z>>27) * 0x94d049bb133111eb
+		binary.LittleEndian.PutUint64(k[8*i:], z^z>>31)
+	}
+	return k
+}
+
+// BenchmarkReserve spends tokens that expire at a second within the next five minutes, and commits each.
+func BenchmarkReserve(b *testing.B) {
+	for _, kind := range stores {
+		for _, clients := range []int{1, 16, 64, 256} {
+			b.Run(fmt.Sprintf("%s/%d", kind, clients), func(b *testing.B) {
+				benchmarkReserve(b, openFor(b, kind, ledger.Options{Capacity: 1 << 30}), clients, 0)
+			})
+		}
+	}
+}
+
+// BenchmarkReserveAmong is BenchmarkReserve in a store that holds many keys already.
+func BenchmarkReserveAmong(b *testing.B) {
+	for _, kind := range stores {
+		for _, keys := range []int{10_000, 1_000_000} {
+			s := openFor(b, kind, ledger.Options{Capacity: 1 << 30})
+			fill(b, s, keys)
+			b.Run(fmt.Sprintf("%s/%d_keys/64", kind, keys), func(b *testing.B) { benchmarkReserve(b, s, 64, 1<<40) })
+		}
+	}
+}
+
+// fill reserves keys numbered from 1<<50.
+func fill(b *testing.B, s ledger.Store, keys int) {
+	b.Helper()
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	issued := time.Now()
+	for range 512 {
+		wg.Go(func() {
+			for n := next.Add(1); n <= int64(keys); n = next.Add(1) {
+				claim := ledger.Claim{Key: numbered(1<<50 + uint64(n)), IssuedAt: issued, Until: issued.Add(time.Hour)}
+				if err := s.Reserve(context.Background(), claim); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
+var benchRun atomic.Uint64
+
+func benchmarkReserve(b *testing.B, s ledger.Store, clients int, offset uint64) {
+	ctx := context.Background()
+	issued := time.Now()
+	exp := issued.Truncate(time.Second).Add(ledger.Margin)
+	var next atomic.Int64
+	offset += benchRun.Add(1) << 32
+	took := make([][]time.Duration, clients)
+	var wg sync.WaitGroup
+	b.ResetTimer()
+	for c := range clients {
+		wg.Go(func() {
+			for n := next.Add(1); n <= int64(b.N); n = next.Add(1) {
+				claim := ledger.Claim{
+					Key: numbered(offset + uint64(n)), Owner: ledger.Owner{byte(c)}, IssuedAt: issued,
+					Until: exp.Add(time.Duration(n*7919%300) * time.Second),
+				}
+				start := time.Now()
+				if err := s.Reserve(ctx, claim); err != nil {
+					b.Error(err)
+					return
+				}
+				took[c] = append(took[c], time.Since(start))
+				if err := s.Commit(ctx, claim.Key, claim.Owner); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "reserves/s")
+	all := slices.Concat(took...)
+	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)*99/100].Microseconds()), "p99-µs")
+}
+
+// BenchmarkEntry reports the memory that one live key takes.
+func BenchmarkEntry(b *testing.B) {
+	const keys = 1_000_000
+	for _, kind := range stores {
+		b.Run(kind, func(b *testing.B) {
+			for b.Loop() {
+				before := heap()
+				s := openFor(b, kind, ledger.Options{Capacity: keys})
+				fill(b, s, keys)
+				b.ReportMetric(float64(heap()-before)/keys, "B/key")
+				s.Close()
+			}
+		})
+	}
+}
+
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}

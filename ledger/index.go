@@ -1,0 +1,178 @@
+package ledger
+
+import (
+	"math"
+	"time"
+)
+
+// index holds keys in memory with an exact order of expiry. It is not safe for concurrent use, and it holds no pointers
+// but its three tables, so the garbage collector does not walk a million entries.
+type index struct {
+	places  map[Key]uint32 // into entries
+	entries []entry        // dense: the last one fills the gap that a removal leaves
+	queue   []uint32       // a binary heap of places in entries, earliest until first
+
+	// forgotten is the latest until that was ever dropped because its time had come. Were the clock set back, keys up to
+	// it might be asked for again, and their absence here would prove nothing.
+	forgotten int64
+}
+
+type entry struct {
+	key       Key
+	owner     Owner
+	until     int64  // nanoseconds since 1970
+	seq       uint64 // of a journal's record; unused in memory
+	queued    uint32 // place in queue
+	committed bool
+}
+
+func newIndex() *index { return &index{places: map[Key]uint32{}, forgotten: math.MinInt64} }
+
+func (x *index) len() int { return len(x.entries) }
+
+// find returns k's entry, valid until the next change, or nil where k is absent or expired.
+func (x *index) find(k Key, now int64) *entry {
+	i, ok := x.places[k]
+	if !ok || x.entries[i].until <= now {
+		return nil
+	}
+	return &x.entries[i]
+}
+
+// held returns the live entry of k if o owns it.
+func (x *index) held(k Key, o Owner, now int64) *entry {
+	if e := x.find(k, now); e != nil && e.owner == o {
+		return e
+	}
+	return nil
+}
+
+// refusal says why k cannot be reserved until the given time, or nil.
+func (x *index) refusal(k Key, until, now int64) error {
+	if e := x.find(k, now); e != nil {
+		if e.committed {
+			return ErrConsumed
+		}
+		return ErrReserved
+	}
+	if until <= now || until <= x.forgotten {
+		return ErrFenced
+	}
+	return nil
+}
+
+// add puts e in the place of an expired entry of the same key, if there is one.
+func (x *index) add(e entry) {
+	if _, ok := x.places[e.key]; ok {
+		x.forget(e.key)
+	}
+	i := uint32(len(x.entries))
+	e.queued = uint32(len(x.queue))
+	x.entries = append(x.entries, e)
+	x.queue = append(x.queue, i)
+	x.places[e.key] = i
+	x.up(e.queued)
+}
+
+// remove takes k out, as if it had never been there.
+func (x *index) remove(k Key) {
+	i, ok := x.places[k]
+	if !ok {
+		return
+	}
+	delete(x.places, k)
+	x.unqueue(x.entries[i].queued)
+	last := uint32(len(x.entries) - 1)
+	if i != last {
+		moved := x.entries[last]
+		x.entries[i] = moved
+		x.places[moved.key] = i
+		x.queue[moved.queued] = i
+	}
+	x.entries = x.entries[:last]
+	if last == 0 && cap(x.entries) > 1024 {
+		// A map never shrinks: after a burst this is the moment to give its memory back.
+		x.places, x.entries, x.queue = map[Key]uint32{}, nil, nil
+	}
+}
+
+// forget removes an expired key and remembers that memory of its time is gone.
+func (x *index) forget(k Key) {
+	x.forgotten = max(x.forgotten, x.entries[x.places[k]].until)
+	x.remove(k)
+}
+
+// expire forgets at most limit expired keys and returns how many.
+func (x *index) expire(now int64, limit int) int {
+	n := 0
+	for n < limit && len(x.queue) > 0 {
+		e := &x.entries[x.queue[0]]
+		if e.until > now {
+			break
+		}
+		x.forget(e.key)
+		n++
+	}
+	return n
+}
+
+func (x *index) before(i, j uint32) bool {
+	return x.entries[x.queue[i]].until < x.entries[x.queue[j]].until
+}
+
+func (x *index) swap(i, j uint32) {
+	x.queue[i], x.queue[j] = x.queue[j], x.queue[i]
+	x.entries[x.queue[i]].queued = i
+	x.entries[x.queue[j]].queued = j
+}
+
+func (x *index) up(i uint32) {
+	for i > 0 {
+		parent := (i - 1) / 2
+		if !x.before(i, parent) {
+			return
+		}
+		x.swap(i, parent)
+		i = parent
+	}
+}
+
+func (x *index) down(i uint32) {
+	for n := uint32(len(x.queue)); ; {
+		least := i
+		for child := 2*i + 1; child <= 2*i+2 && child < n; child++ {
+			if x.before(child, least) {
+				least = child
+			}
+		}
+		if least == i {
+			return
+		}
+		x.swap(i, least)
+		i = least
+	}
+}
+
+func (x *index) unqueue(i uint32) {
+	last := uint32(len(x.queue) - 1)
+	if i != last {
+		x.swap(i, last)
+	}
+	x.queue = x.queue[:last]
+	if i != last {
+		x.down(i)
+		x.up(i)
+	}
+}
+
+// nanos is t in nanoseconds since 1970. Times beyond the years 1678 to 2262 become the nearest one, since an overflowing
+// exp would otherwise be a key that is forgotten at once.
+func nanos(t time.Time) int64 {
+	switch s := t.Unix(); {
+	case s >= math.MaxInt64/int64(time.Second):
+		return math.MaxInt64
+	case s <= math.MinInt64/int64(time.Second):
+		return math.MinInt64
+	}
+	return t.UnixNano()
+}

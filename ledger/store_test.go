@@ -1,0 +1,30 @@
+package ledger_test
+
+import (
+	"path/filepath"
+	"testing"
+
+	"github.com/stepward/stepward/ledger"
+	"github.com/stepward/stepward/ledger/ledgertest"
+)
+
+func TestMemoryKeepsTheContract(t *testing.T) {
+	ledgertest.Run(t, func(t *testing.T, o ledger.Options) ledger.Store {
+		return open(t, "memory:", o)
+	})
+}
+
+func TestBoltKeepsTheContract(t *testing.T) {
+	ledgertest.Run(t, func(t *testing.T, o ledger.Options) ledger.Store {
+		return open(t, "bolt:"+filepath.Join(t.TempDir(), "ledger.db"), o)
+	})
+}
+
+func open(t *testing.T, url string, o ledger.Options) ledger.Store {
+	t.Helper()
+	s, err := ledger.Open(t.Context(), url, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
