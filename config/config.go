@@ -30,6 +30,9 @@ type Config struct {
 	// TrustedProxies are the networks whose X-Forwarded-* headers are believed, as CIDRs. Networks wider than any private
 	// one (0.0.0.0/0, ::/0, anything above /8 or, for IPv6, /7) are refused.
 	TrustedProxies []netip.Prefix `yaml:"trusted_proxies"`
+	// UnderscoreHeaders are header names with an underscore that may reach the backend. All others are removed, because
+	// many backends read X_User as X-User. Names that could be read as a header with a meaning are refused.
+	UnderscoreHeaders []string `yaml:"underscore_headers" form:"underscored"`
 
 	// Session is the base session token.
 	Session Session `yaml:"session" required:"true"`
@@ -89,6 +92,8 @@ type TLS struct {
 	// ClientCAFile makes the door ask for a client certificate and refuse connections without one that these PEM
 	// certificates have signed.
 	ClientCAFile string `yaml:"client_ca_file" form:"file"`
+	// MinVersion is the oldest protocol that is spoken.
+	MinVersion string `yaml:"min_version" enum:"TLS1.2,TLS1.3"`
 }
 
 // UpstreamTLS verifies an https backend.

@@ -118,7 +118,7 @@ func TestDefaults(t *testing.T) {
 		got, want any
 	}{
 		{"listen", c.Listen, "127.0.0.1:8080"},
-		{"tls", c.TLS, config.TLS{}},
+		{"tls", c.TLS, config.TLS{MinVersion: "TLS1.2"}},
 		{"upstream_tls", c.UpstreamTLS, config.UpstreamTLS{}},
 		{"admin.listen", c.Admin.Listen, "127.0.0.1:8081"},
 		{"trusted_proxies", len(c.TrustedProxies), 0},
@@ -147,7 +147,9 @@ func TestDefaults(t *testing.T) {
 			MaxStale: time.Hour, Timeout: 3 * time.Second}},
 		{"leeway", c.Leeway, 10 * time.Second},
 		{"environment", c.Environment, config.Environment{From: "session", PathParam: "environmentId"}},
-		{"client", c.Client, config.Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version"}},
+		{"underscore_headers", len(c.UnderscoreHeaders), 0},
+		{"client", c.Client,
+			config.Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version"}},
 		{"device", c.Device, config.Device{RegisteredScope: "user:basic", UnregisteredScope: "device:register",
 			AdditionalAuthScope: "requiresAdditionalAuth"}},
 		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond}},
@@ -244,7 +246,9 @@ func TestLedgerSpellings(t *testing.T) {
 			t.Errorf("%s: got %v, want %v", text, c.Ledger, want)
 		}
 	}
-	for _, text := range []string{"bolt:", "bolt://", "bolt:///", "bolt://host/l.db", "bolt:l.db?sync=off", "/data/l.db", "memory:x", "bolt:.."} {
+	for _, text := range []string{
+		"bolt:", "bolt://", "bolt:///", "bolt://host/l.db", "bolt:l.db?sync=off", "/data/l.db", "memory:x", "bolt:..",
+	} {
 		if p := faultOf(t, minimal+"ledger: \""+text+"\"\n"); p.Field != "ledger" || p.Remedy == "" {
 			t.Errorf("%s: got %v", text, p)
 		}
@@ -331,15 +335,29 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 		{"a name that is none", "upstream_tls: {server_name: 'a b'}\n", "upstream_tls.server_name", "is not a host name"},
 		{"an empty listener", "listen: ''\n", "listen", "is empty"},
 		{"a listener on no host", "listen: 'a b:80'\n", "listen", "no host"},
-		{"all origins and some", "challenge: {cors: {allowed_origins: ['*', 'https://app.example']}}\n", "challenge.cors.allowed_origins[0]", "stands beside"},
-		{"a session scope among the elevated", "elevated: {scopes: [wallet:export, user:basic]}\n", "elevated.scopes[1]", "session.scopes too"},
-		{"a device scope that no session word is", "device: {registered_scope: other}\n", "device.registered_scope", "is not one of session.scopes"},
+		{"all origins and some", "challenge: {cors: {allowed_origins: ['*', 'https://app.example']}}\n",
+			"challenge.cors.allowed_origins[0]", "stands beside"},
+		{"a session scope among the elevated", "elevated: {scopes: [wallet:export, user:basic]}\n",
+			"elevated.scopes[1]", "session.scopes too"},
+		{"a device scope that no session word is", "device: {registered_scope: other}\n",
+			"device.registered_scope", "is not one of session.scopes"},
 		{"no issuer in the list", "elevated: {issuers: [], audience: a}\n", "elevated.issuers", "is an empty list"},
 		{"an issuer of another environment than the fixed one",
 			"environment: {fixed: one}\nmfa: {issuers: [{environment: two, issuer: m, audience: a, jwks_file: k.json}]}\n",
 			"mfa.issuers[0].environment", "is not the one"},
 		{"a fixed environment without a name", "environment: {fixed: ''}\n", "environment.fixed", "is empty"},
 		{"a client authority without a certificate", "tls: {client_ca_file: ca.crt}\n", "tls.client_ca_file", "has no effect"},
+		{"a token in a header that is ours", "elevated: {header: Stepward-Token}\n", "elevated.header", "is removed from clients"},
+		{"an environment in a proxy's header", "environment: {header: x-forwarded-env}\n",
+			"environment.header", "is removed from clients"},
+		{"an identity in place of the session", "session: {header: '', cookie: a}\nidentity_headers: {subject: authorization}\n",
+			"identity_headers.subject", "in which the session travels"},
+		{"a header name with a dot", "client: {sdk_version_header: x.version}\n", "client.sdk_version_header", "is not a header name"},
+		{"an underscore name without one", "underscore_headers: [x-a]\n", "underscore_headers[0]", "with an underscore"},
+		{"an underscore name that is the token's", "underscore_headers: [X_MFA_Auth_Token]\n", "underscore_headers[0]", "mfa.header"},
+		{"an underscore name that is a length", "underscore_headers: [a_b, content_length]\n",
+			"underscore_headers[1]", "Content-Length"},
+		{"a protocol of the past", "tls: {min_version: TLS1.1}\n", "tls.min_version", "is not one of the words"},
 		{"a long text is shortened", "log: {level: " + long + "}\n", "log.level", `"` + long[:40] + `…" is not`},
 		{"a long key is shortened", long + ": 1\n", long[:40] + "…", "is not a key"},
 		{"an unknown anchor", "log: *nowhere\n", "", "unknown anchor"},
@@ -349,6 +367,10 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			text := minimal + row.text
+			if strings.HasPrefix(row.text, "session:") {
+				session := "session: {issuer: a, audience: b, jwks_file: k.json, "
+				text = "upstream: http://127.0.0.1:9000\n" + strings.Replace(row.text, "session: {", session, 1)
+			}
 			if strings.HasPrefix(row.text, "upstream:") {
 				text = row.text + strings.TrimPrefix(minimal, "upstream: http://127.0.0.1:9000\n")
 			}
@@ -361,7 +383,9 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 }
 
 func TestSizesAreShownInTheirLargestUnit(t *testing.T) {
-	for size, want := range map[config.Size]string{0: "0", 1: "1", 1536: "1536", 2 * config.KiB: "2KiB", 10 * config.MiB: "10MiB", config.GiB: "1GiB"} {
+	for size, want := range map[config.Size]string{
+		0: "0", 1: "1", 1536: "1536", 2 * config.KiB: "2KiB", 10 * config.MiB: "10MiB", config.GiB: "1GiB",
+	} {
 		if got := size.String(); got != want {
 			t.Errorf("%d: got %s, want %s", size, got, want)
 		}
@@ -462,7 +486,8 @@ func TestTheSchemaKnowsKeysAndWords(t *testing.T) {
 		good       bool
 	}{
 		{"the least file", minimal, true},
-		{"variables in place of words and numbers", minimal + "client: {undeclared: \"${X}\"}\nlimits: {max_connections: \"${N}\"}\n", true},
+		{"variables in place of words and numbers",
+			minimal + "client: {undeclared: \"${X}\"}\nlimits: {max_connections: \"${N}\"}\n", true},
 		{"an unknown key", minimal + "frobnicate: 1\n", false},
 		{"no upstream", "session: {issuer: a, audience: b}\n", false},
 		{"an unknown word", minimal + "log: {level: loud}\n", false},

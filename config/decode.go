@@ -297,7 +297,8 @@ func (d *decoder) set(n *yaml.Node, text string, expanded bool, v reflect.Value,
 	}
 	numeric := v.CanInt() && v.Type() != reflect.TypeFor[time.Duration]()
 	if !expanded && !numeric && v.Kind() != reflect.Bool && n.ShortTag() != "!!str" && !isZeroDuration(text, v) {
-		return "is " + kindOf(n) + ", but must be text", "write " + example(v.Type(), tag) + ", in quotes where YAML would read it otherwise"
+		return "is " + kindOf(n) + ", but must be text",
+			"write " + example(v.Type(), tag) + ", in quotes where YAML would read it otherwise"
 	}
 	fault, remedy = d.assign(text, v, tag)
 	if fault != "" && remedy == "" {

@@ -7,6 +7,7 @@ import "time"
 func Defaults() *Config {
 	return &Config{
 		Listen: "127.0.0.1:8080",
+		TLS:    TLS{MinVersion: "TLS1.2"},
 		Admin:  Admin{Listen: "127.0.0.1:8081"},
 		Session: Session{
 			Header:  "Authorization",

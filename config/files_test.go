@@ -26,7 +26,9 @@ func certificate(t *testing.T, dir, name string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour)}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour),
+	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)
@@ -61,13 +63,17 @@ func TestCheckFiles(t *testing.T) {
 	rows := []struct{ name, text, want string }{
 		{"everything in place", "tls: {cert_file: a.crt, key_file: a.key, client_ca_file: b.crt}\nupstream_tls: {ca_file: b.crt}\n" +
 			"policy: {path: rego}\ndecision_log: {key_file: long.key, to: ./decisions.jsonl}\n", ""},
-		{"an unreadable key file", "tls: {cert_file: a.crt, key_file: none.key}\n", `:4:35: tls.key_file: "none.key" cannot be read: no such file`},
+		{"an unreadable key file", "tls: {cert_file: a.crt, key_file: none.key}\n",
+			`:4:35: tls.key_file: "none.key" cannot be read: no such file`},
 		{"a directory in place of a file", "tls: {cert_file: rego, key_file: a.key}\n", `tls.cert_file: "rego" is not a file`},
-		{"another certificate's key", "tls: {cert_file: a.crt, key_file: b.key}\n", "tls.cert_file: and tls.key_file are not a PEM certificate and its key"},
-		{"a key in place of an authority", "upstream_tls: {ca_file: a.key}\n", `upstream_tls.ca_file: "a.key" holds no PEM certificate`},
+		{"another certificate's key", "tls: {cert_file: a.crt, key_file: b.key}\n",
+			"tls.cert_file: and tls.key_file are not a PEM certificate and its key"},
+		{"a key in place of an authority", "upstream_tls: {ca_file: a.key}\n",
+			`upstream_tls.ca_file: "a.key" holds no PEM certificate`},
 		{"an empty key set", "mfa: {issuer: m, audience: b, jwks_file: empty.json}\n", `mfa.jwks_file: "empty.json" is not a JWK Set`},
 		{"no JSON in a list of issuers",
-			"elevated: {issuers: [{environment: e, issuer: m, audience: b, jwks_file: a.crt}]}\n", `elevated.issuers[0].jwks_file: "a.crt" is not`},
+			"elevated: {issuers: [{environment: e, issuer: m, audience: b, jwks_file: a.crt}]}\n",
+			`elevated.issuers[0].jwks_file: "a.crt" is not`},
 		{"a short secret", "decision_log: {key_file: short.key}\n", `decision_log.key_file: "short.key" has fewer than 32 bytes`},
 		{"no such policy", "policy: {path: nowhere}\n", `policy.path: "nowhere" cannot be read: no such file`},
 		{"a policy that is a file", "policy: {path: keys.json}\n", `policy.path: "keys.json" is not a directory`},

@@ -44,19 +44,20 @@ func example(t reflect.Type, tag reflect.StructTag) string {
 
 // examples are by form.
 var examples = map[string]string{
-	"address": "host:port, such as 127.0.0.1:8080",
-	"origin":  "scheme, host and port alone, such as http://127.0.0.1:9000",
-	"jwks":    "the https URL of the JWK Set (http only on loopback), or use jwks_file",
-	"page":    "an https URL, such as https://app.example/verify",
-	"file":    "a path, which begins at this file's directory unless it is absolute",
-	"host":    "a host name, such as backend.internal",
-	"header":  "a header name of letters, digits and hyphens, such as X-Example",
-	"cookie":  "a cookie name, such as DYNAMIC_JWT_TOKEN",
-	"scope":   "one word of printable ASCII without quotes or backslash, such as wallet:export",
-	"quoted":  "printable ASCII without quotes or backslash",
-	"uri":     "the beginning of a URI, such as https://docs.example/problems/",
-	"cors":    "an origin such as https://app.example, without a path, or \"*\" alone",
-	"sink":    "stdout, stderr, off, or a path with a slash, such as ./decisions.jsonl",
+	"address":     "host:port, such as 127.0.0.1:8080",
+	"origin":      "scheme, host and port alone, such as http://127.0.0.1:9000",
+	"jwks":        "the https URL of the JWK Set (http only on loopback), or use jwks_file",
+	"page":        "an https URL, such as https://app.example/verify",
+	"file":        "a path, which begins at this file's directory unless it is absolute",
+	"host":        "a host name, such as backend.internal",
+	"header":      "a header name of letters, digits and hyphens, such as X-Example",
+	"underscored": "a header name of letters, digits, hyphens and underscores, such as x_request_tag",
+	"cookie":      "a cookie name, such as DYNAMIC_JWT_TOKEN",
+	"scope":       "one word of printable ASCII without quotes or backslash, such as wallet:export",
+	"quoted":      "printable ASCII without quotes or backslash",
+	"uri":         "the beginning of a URI, such as https://docs.example/problems/",
+	"cors":        "an origin such as https://app.example, without a path, or \"*\" alone",
+	"sink":        "stdout, stderr, off, or a path with a slash, such as ./decisions.jsonl",
 }
 
 func parseDuration(text string, tag reflect.StructTag) (time.Duration, string) {
@@ -258,6 +259,9 @@ func checkForm(text, form string) (fault, remedy string) {
 		return checkHost(text)
 	case "header":
 		return checkHeader(text)
+	case "underscored":
+		good := strings.Contains(text, "_") && isPlainName(strings.ReplaceAll(text, "_", "-"))
+		return unless(good, "is not a header name with an underscore")
 	case "cookie":
 		return unless(httpguts.ValidHeaderFieldName(text), "is not a cookie name")
 	case "scope":
@@ -321,12 +325,21 @@ func checkHeader(text string) (fault, remedy string) {
 	switch {
 	case strings.Contains(text, "_"):
 		return "has an underscore; such headers are dropped at the door", "use hyphens"
-	case !httpguts.ValidHeaderFieldName(text):
+	case !isPlainName(text): // RFC 9110 allows more, but "X.A" is HTTP_X_A to some backends, as "X-A" is
 		return "is not a header name", ""
 	case slices.ContainsFunc(ours[:], func(h string) bool { return strings.EqualFold(h, text) }):
 		return "is a header that HTTP itself uses", "choose another name"
 	}
 	return "", ""
+}
+
+func isPlainName(text string) bool {
+	for _, c := range []byte(text) {
+		if c != '-' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+			return false
+		}
+	}
+	return text != ""
 }
 
 // isScopeToken: RFC 6749 section 3.3, NQCHAR.

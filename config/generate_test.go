@@ -168,7 +168,8 @@ func typeSchema(t *testing.T, docs map[string]string, typ reflect.Type, value re
 	case reflect.TypeFor[Size]():
 		return ref("size")
 	case reflect.TypeFor[Strings]():
-		return object{"anyOf": []any{object{"type": "string"}, object{"type": "array", "items": object{"type": "string"}, "minItems": 1}}}
+		list := object{"type": "array", "items": object{"type": "string"}, "minItems": 1}
+		return object{"anyOf": []any{object{"type": "string"}, list}}
 	}
 	switch {
 	case isSection(typ):

@@ -8,7 +8,7 @@ import (
 )
 
 // Problem is one thing that is wrong with a file. No text in it ever comes from the environment, only from the file.
-type Problem struct {
+type Problem struct { //nolint:errname // a Problem is read by people and never branched on
 	File   string
 	Line   int    // from 1; 0 when the file could not be read at all
 	Column int    // from 1, in characters; 0 with Line 0
@@ -40,7 +40,7 @@ func (p Problem) String() string { return p.Error() }
 
 // Problems are all that is wrong with a file, in the order of its lines. An error of Load, Parse and CheckFiles is always
 // a Problems with at least one member.
-type Problems []Problem
+type Problems []Problem //nolint:errname // as Problem
 
 // Error renders one line for each problem.
 func (ps Problems) Error() string {

@@ -141,7 +141,8 @@ func (c *checker) checkVerifiers() {
 	case c.MFA.named():
 		c.verifier("mfa", &c.MFA.Verifier)
 	case c.names("mfa.types"), c.names("mfa.require_jti"):
-		c.fail("mfa", "says how tokens are verified, but names no issuer", "add issuer, audience and jwks_url, or remove types and require_jti")
+		c.fail("mfa", "says how tokens are verified, but names no issuer",
+			"add issuer, audience and jwks_url, or remove types and require_jti")
 	}
 }
 
@@ -296,34 +297,81 @@ func (c *checker) anyBad(path string) bool {
 	return false
 }
 
+// role is a header and what it is for.
+type role struct {
+	path, header string
+	ours         bool // written by us and not by clients
+}
+
+func (c *checker) roles() []role {
+	return []role{
+		{"session.header", c.Session.Header, false},
+		{"elevated.header", c.Elevated.Header, false},
+		{"mfa.header", c.MFA.Header, false},
+		{"environment.header", c.Environment.Header, false},
+		{"client.api_version_header", c.Client.APIVersionHeader, false},
+		{"client.sdk_version_header", c.Client.SDKVersionHeader, false},
+		{"identity_headers.subject", c.IdentityHeaders.Subject, true},
+		{"identity_headers.scopes", c.IdentityHeaders.Scopes, true},
+		{"identity_headers.decision_id", c.IdentityHeaders.DecisionID, true},
+		{"identity_headers.environment", c.IdentityHeaders.Environment, true},
+	}
+}
+
 // checkHeaders lets no header play two roles: a client's value would be taken for something else.
 func (c *checker) checkHeaders() {
 	if c.Session.Header == "" && c.Session.Cookie == "" {
 		c.fail("session.header", "is empty, and there is no session.cookie", "write where the session token travels")
 	}
-	roles := [...]struct{ path, header string }{
-		{"session.header", c.Session.Header},
-		{"elevated.header", c.Elevated.Header},
-		{"mfa.header", c.MFA.Header},
-		{"environment.header", c.Environment.Header},
-		{"client.api_version_header", c.Client.APIVersionHeader},
-		{"client.sdk_version_header", c.Client.SDKVersionHeader},
-		{"identity_headers.subject", c.IdentityHeaders.Subject},
-		{"identity_headers.scopes", c.IdentityHeaders.Scopes},
-		{"identity_headers.decision_id", c.IdentityHeaders.DecisionID},
-		{"identity_headers.environment", c.IdentityHeaders.Environment},
-	}
-	first := make(map[string]string, len(roles))
-	for _, r := range roles {
+	first := make(map[string]role)
+	for _, r := range c.roles() {
 		if r.header == "" {
+			continue
+		}
+		if !c.checkRole(r) {
 			continue
 		}
 		name := textproto.CanonicalMIMEHeaderKey(r.header)
 		if other, taken := first[name]; taken {
-			c.sharedHeader(other, r.path)
+			c.sharedHeader(other.path, r.path)
 			continue
 		}
-		first[name] = r.path
+		first[name] = r
+	}
+	c.checkUnderscores(first)
+}
+
+// checkRole refuses to read what is removed from requests before anything reads it, and to overwrite the session.
+func (c *checker) checkRole(r role) bool {
+	name := textproto.CanonicalMIMEHeaderKey(r.header)
+	switch {
+	case r.ours && name == "Authorization":
+		c.fail(r.path, "is the header in which the session travels", "choose another name, such as Stepward-Subject")
+	case !r.ours && removedFromClients(name):
+		c.fail(r.path, "is a header that is removed from clients' requests", "choose one that clients may send")
+	default:
+		return true
+	}
+	return false
+}
+
+// removedFromClients knows the families; internal/framing, which removes them, knows some single names more.
+func removedFromClients(name string) bool {
+	return strings.HasPrefix(name, "Stepward-") || strings.HasPrefix(name, "X-Forwarded-") ||
+		name == "Forwarded" || name == "X-Real-Ip"
+}
+
+func (c *checker) checkUnderscores(roles map[string]role) {
+	for i, text := range c.UnderscoreHeaders {
+		path := fmt.Sprintf("underscore_headers[%d]", i)
+		name := textproto.CanonicalMIMEHeaderKey(strings.ReplaceAll(text, "_", "-"))
+		other, taken := roles[name]
+		switch {
+		case taken:
+			c.fail(path, "can be read as the header of "+other.path, "remove it")
+		case removedFromClients(name), slices.Contains(ours[:], name), name == "Authorization":
+			c.fail(path, "can be read as "+name, "remove it")
+		}
 	}
 }
 
@@ -381,7 +429,8 @@ func (c *checker) checkCORS() {
 	all := slices.Index(origins, "*")
 	switch {
 	case all >= 0 && len(origins) > 1:
-		c.fail(fmt.Sprintf("challenge.cors.allowed_origins[%d]", all), "\"*\" stands beside other origins", "keep it alone, or remove it")
+		c.fail(fmt.Sprintf("challenge.cors.allowed_origins[%d]", all),
+			"\"*\" stands beside other origins", "keep it alone, or remove it")
 	case all >= 0 && c.Challenge.CORS.AllowCredentials:
 		c.fail("challenge.cors.allow_credentials", "is true for every origin (\"*\")", "name the origins")
 	}

@@ -26,7 +26,8 @@ func (c *Config) Warnings() []string {
 	warn(c.Elevated.Forward, "elevated.forward: the backend sees elevated access tokens, and whoever holds one is the user")
 	warn(c.MFA.Forward, "mfa.forward: the backend sees action-based MFA tokens")
 	warn(c.Elevated.MaxLifetime > longElevated, "elevated.max_lifetime: elevated tokens may live for more than an hour")
-	warn(!listensOnLoopback(c.Admin.Listen), "admin.listen: metrics and health, which need no authentication, are offered beyond loopback")
+	warn(!listensOnLoopback(c.Admin.Listen),
+		"admin.listen: metrics and health, which need no authentication, are offered beyond loopback")
 	warn(!listensOnLoopback(c.Listen) && c.TLS.CertFile == "",
 		"listen: tokens arrive over plain http from beyond loopback; set tls, unless the network in front is encrypted")
 	warn(c.Upstream != nil && c.Upstream.Scheme == "http" && !isLoopback(c.Upstream.Hostname()),

@@ -26,7 +26,8 @@ func TestParseTargetKeepsWhatItAccepts(t *testing.T) {
 		{"a query", "/a?b=1&c=%2F", canon.Target{Path: "/a", RawQuery: "b=1&c=%2F", HasQuery: true}},
 		{"a query with slashes and question marks", "/a?u=/b?c", canon.Target{Path: "/a", RawQuery: "u=/b?c", HasQuery: true}},
 		{"an encoded semicolon in a query", "/a?b=1%3B2", canon.Target{Path: "/a", RawQuery: "b=1%3B2", HasQuery: true}},
-		{"the longest target", "/" + strings.Repeat("a", canon.MaxTarget-1), canon.Target{Path: "/" + strings.Repeat("a", canon.MaxTarget-1)}},
+		{"the longest target", "/" + strings.Repeat("a", canon.MaxTarget-1),
+			canon.Target{Path: "/" + strings.Repeat("a", canon.MaxTarget-1)}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			got, err := canon.ParseTarget(row.in)
@@ -197,7 +198,9 @@ func TestMethod(t *testing.T) {
 			t.Errorf("Method(%q) = %v, want none", m, err)
 		}
 	}
-	for _, m := range []string{"", "get", "Get", "CONNECT", "TRACE", "PROPFIND", "GET ", "GET\x00", "PRI", "POST,GET", strings.Repeat("A", 17)} {
+	for _, m := range []string{
+		"", "get", "Get", "CONNECT", "TRACE", "PROPFIND", "GET ", "GET\x00", "PRI", "POST,GET", strings.Repeat("A", 17),
+	} {
 		if err := canon.Method(m); err != canon.ErrMethod { //nolint:errorlint // a constant
 			t.Errorf("Method(%q) = %v, want %v", m, err, canon.ErrMethod)
 		}

@@ -5,6 +5,7 @@ import (
 	"path"
 	"strings"
 	"testing"
+	"unicode/utf8"
 
 	"github.com/stepward/stepward/internal/canon"
 )
@@ -50,6 +51,9 @@ func readings(t *testing.T, in string, got canon.Target) map[string]string {
 	once := u.Path
 	if once != canon.Unescape(got.Path) {
 		t.Fatalf("net/url decodes %q to %q, we to %q", in, once, canon.Unescape(got.Path))
+	}
+	if !utf8.ValidString(once) { // an overlong "/" is among what is not valid
+		t.Fatalf("%q decodes to bytes that are not UTF-8", in)
 	}
 	twice := canon.Unescape(once)
 	if twice != once {

@@ -25,7 +25,8 @@ type listener struct {
 
 func newListener(inner net.Listener, maxConns int, writeIdle time.Duration) *listener {
 	return &listener{
-		Listener: inner, writeIdle: writeIdle, slots: make(chan struct{}, maxConns), done: make(chan struct{}), conns: map[*conn]struct{}{},
+		Listener: inner, writeIdle: writeIdle, conns: map[*conn]struct{}{},
+		slots: make(chan struct{}, maxConns), done: make(chan struct{}),
 	}
 }
 

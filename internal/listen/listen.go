@@ -73,7 +73,7 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Handler == nil {
 		return nil, fmt.Errorf("%s: no handler", name)
 	}
-	if cfg.ReadHeaderTimeout < 0 || cfg.IdleTimeout < 0 || cfg.ReadIdle < 0 || cfg.WriteIdle < 0 || cfg.MaxHeaderBytes < 0 || cfg.MaxConns < 0 {
+	if min(cfg.ReadHeaderTimeout, cfg.IdleTimeout, cfg.ReadIdle, cfg.WriteIdle) < 0 || min(cfg.MaxHeaderBytes, cfg.MaxConns) < 0 {
 		return nil, fmt.Errorf("%s: a timeout or limit is negative", name)
 	}
 	s := &Server{name: name}
@@ -135,7 +135,7 @@ func open(address string) (net.Listener, error) {
 	if path, ok := strings.CutPrefix(address, "unix://"); ok {
 		return openUnix(path)
 	}
-	l, err := net.Listen("tcp", address)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", address)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen: %w", advised(err))
 	}
@@ -151,19 +151,24 @@ func openUnix(path string) (net.Listener, error) {
 		if info.Mode().Type() != fs.ModeSocket {
 			return nil, errors.New("cannot listen: there is a file that is not a socket")
 		}
-		if c, err := net.Dial("unix", path); err == nil {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		c, err := new(net.Dialer).DialContext(ctx, "unix", path)
+		if err == nil {
 			_ = c.Close() // it only proved that someone answers
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) { // no answer in time may be a busy owner
 			return nil, fmt.Errorf("cannot listen: %w", advised(syscall.EADDRINUSE))
 		}
 		if err := os.Remove(path); err != nil {
 			return nil, fmt.Errorf("remove the stale socket: %w", err)
 		}
 	}
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen: %w", advised(err))
 	}
-	if err := os.Chmod(path, 0o660); err != nil {
+	if err := os.Chmod(path, 0o660); err != nil { //nolint:gosec // the proxy in front shares our group, not our user
 		return nil, errors.Join(fmt.Errorf("restrict the socket: %w", err), l.Close())
 	}
 	return l, nil
@@ -176,7 +181,7 @@ var remedies = []struct {
 }{
 	{syscall.EADDRINUSE, "stop the process that has it, or choose another address"},
 	{syscall.EADDRNOTAVAIL, "this machine has no such address: choose one of its own, or 127.0.0.1"},
-	{syscall.EACCES, "choose a port above 1023 or a directory that may be written to, or grant the right (CAP_NET_BIND_SERVICE for ports)"},
+	{syscall.EACCES, "choose a port above 1023 (or grant CAP_NET_BIND_SERVICE), for a socket a directory that may be written to"},
 	{syscall.ENOENT, "create the socket's directory"},
 }
 

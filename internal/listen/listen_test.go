@@ -114,7 +114,8 @@ func TestNewRefuses(t *testing.T) {
 		{"a socket in use", listen.Config{Address: "unix://" + socket, Handler: say("")}, []string{"already in use"}},
 		{"a file in the socket's place", listen.Config{Address: "unix://" + ordinary, Handler: say("")}, []string{"not a socket"}},
 		{"a relative socket", listen.Config{Address: "unix://a.sock", Handler: say("")}, []string{"absolute path"}},
-		{"a socket in no directory", listen.Config{Address: "unix://" + dir + "/no/a.sock", Handler: say("")}, []string{"create the socket's"}},
+		{"a socket in no directory", listen.Config{Address: "unix://" + dir + "/no/a.sock", Handler: say("")},
+			[]string{"create the socket's"}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, err := listen.New(row.cfg)
@@ -165,9 +166,12 @@ func TestOptionsStarReachesTheHandler(t *testing.T) {
 }
 
 func TestPlainTextIsNeverUpgradedToHTTP2(t *testing.T) {
-	s := start(t, listen.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Proto) })})
+	s := start(t, listen.Config{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, r.Proto)
+	})})
 	c := dial(t, s)
-	send(t, c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n")
+	send(t, c, "GET / HTTP/1.1\r\nHost: a\r\nConnection: Upgrade, HTTP2-Settings\r\n"+
+		"Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAoAAAAAIAAAAA\r\n\r\n")
 	if status, body := answer(t, c); status != 200 || body != "HTTP/1.1" {
 		t.Errorf("got %d %q, want an answer in HTTP/1.1", status, body)
 	}

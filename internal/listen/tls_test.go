@@ -66,8 +66,9 @@ func sign(t *testing.T, template, parent *x509.Certificate, public *ecdsa.Public
 func (a *authority) issue(t *testing.T, name string) (cert, key []byte) {
 	t.Helper()
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
+		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
+		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	private := newKey(t)
@@ -204,7 +205,8 @@ func TestTLSRefusesBadFiles(t *testing.T) {
 		{"another's key", listen.TLSConfig{CertFile: good.CertFile, KeyFile: other.KeyFile}, "does not match"},
 		{"junk for a CA", listen.TLSConfig{CertFile: good.CertFile, KeyFile: good.KeyFile, ClientCAFile: junk}, "no certificate in it"},
 		{"no CA file", listen.TLSConfig{CertFile: good.CertFile, KeyFile: good.KeyFile, ClientCAFile: "/no/ca.pem"}, "/no/ca.pem"},
-		{"an old minimum", listen.TLSConfig{CertFile: good.CertFile, KeyFile: good.KeyFile, MinVersion: tls.VersionTLS11}, "1.2 or 1.3"},
+		{"an old minimum",
+			listen.TLSConfig{CertFile: good.CertFile, KeyFile: good.KeyFile, MinVersion: tls.VersionTLS11}, "1.2 or 1.3"},
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			_, err := listen.New(listen.Config{Address: "127.0.0.1:0", TLS: &row.tls, Handler: say("x")})
@@ -283,7 +285,8 @@ func TestMutualTLS(t *testing.T) {
 	f.ClientCAFile = filepath.Join(t.TempDir(), "clients.pem")
 	write(t, f.ClientCAFile, encode("CERTIFICATE", ours.cert.Raw))
 	reached := 0
-	s := start(t, listen.Config{TLS: &f.TLSConfig, Handler: http.HandlerFunc(func(http.ResponseWriter, *http.Request) { reached++ })})
+	count := func(http.ResponseWriter, *http.Request) { reached++ }
+	s := start(t, listen.Config{TLS: &f.TLSConfig, Handler: http.HandlerFunc(count)})
 	client := func(a *authority) *tls.Config {
 		cfg := &tls.Config{RootCAs: ours.pool(), ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 		if a != nil {
