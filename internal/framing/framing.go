@@ -29,7 +29,7 @@ type Config struct {
 
 // Rules are compiled once and are safe for concurrent use.
 type Rules struct {
-	singles    []string        // names that may occur once
+	singles    map[string]bool // names that may occur once
 	guarded    map[string]bool // names that no twin may imitate and that Trailer may not name
 	query      []string        // names that may not be query parameters
 	underscore map[string]bool // names with an underscore that may stay
@@ -83,7 +83,7 @@ var _connectionOptions = []string{"close", "keep-alive", "upgrade", "te", "trail
 // New compiles the rules. It refuses an underscore exception that is another spelling of a field with a meaning.
 func New(c Config) (*Rules, error) {
 	r := &Rules{
-		guarded: map[string]bool{}, query: []string{"access_token"},
+		singles: map[string]bool{}, guarded: map[string]bool{}, query: []string{"access_token"},
 		underscore: map[string]bool{}, stripped: map[string]strip{},
 	}
 	for _, names := range [][]string{_sensitive, c.Tokens, c.Sensitive} {
@@ -124,10 +124,8 @@ func (r *Rules) single(name string) {
 	if name == "" {
 		return
 	}
-	if name = fold(name); !r.guarded[name] {
-		r.guarded[name] = true
-		r.singles = append(r.singles, name)
-	}
+	name = fold(name)
+	r.guarded[name], r.singles[name] = true, true
 }
 
 func (r *Rules) strip(when strip, names []string) {
@@ -156,12 +154,10 @@ const (
 // Names must be in net/http's form, as its server gives them. For a request that it accepts it allocates only where names
 // hold something else than letters, digits and dashes.
 func (r *Rules) Check(header, trailer http.Header) error {
-	for _, name := range r.singles {
-		if len(header[name]) > 1 {
+	for name, values := range header {
+		if len(values) > 1 && r.singles[name] {
 			return ErrRepeated
 		}
-	}
-	for name := range header {
 		if !isPlain(name) && r.guarded[fold(name)] {
 			return ErrTwin
 		}
@@ -220,17 +216,15 @@ func (r *Rules) Strip(header http.Header, trusted bool) {
 }
 
 func (r *Rules) keeps(name string, trusted bool) bool {
+	if isExact(name) {
+		fate := r.fate(name)
+		return fate == 0 || fate == untrusted && trusted
+	}
 	if strings.IndexByte(name, '_') >= 0 && !r.underscore[name] {
 		return false
 	}
 	meant := fold(name)
-	switch r.fate(meant) {
-	case always:
-		return false
-	case untrusted:
-		return trusted && meant == name
-	}
-	return meant == name || !r.guarded[meant]
+	return r.fate(meant) == 0 && !r.guarded[meant]
 }
 
 // fate looks a folded name up.
@@ -250,6 +244,9 @@ func (r *Rules) fate(name string) strip {
 // fold returns the name that a backend may take name for: CGI, WSGI, Rack and PHP make one character of all those that are
 // no letters and digits, or of some. The result is in net/http's form; a plain name in that form is returned as it is.
 func fold(name string) string {
+	if isExact(name) {
+		return name
+	}
 	if !isPlain(name) {
 		name = strings.Map(func(c rune) rune {
 			if c < 0x80 && isAlphanumeric(byte(c)) {
@@ -259,6 +256,19 @@ func fold(name string) string {
 		}, name)
 	}
 	return textproto.CanonicalMIMEHeaderKey(name)
+}
+
+// isExact reports whether fold would return name itself.
+func isExact(name string) bool {
+	begin := true // of a word
+	for i := range len(name) {
+		c := name[i]
+		if !plain[c] || begin && 'a' <= c && c <= 'z' || !begin && 'A' <= c && c <= 'Z' {
+			return false
+		}
+		begin = c == '-'
+	}
+	return true
 }
 
 // sameName reports whether the two fold alike, without allocating.
@@ -284,9 +294,17 @@ func lower(c byte) byte {
 	return c
 }
 
+// plain are the bytes of names that every backend reads alike.
+var plain = func() (t [256]bool) {
+	for c := range t {
+		t[c] = c == '-' || isAlphanumeric(byte(c))
+	}
+	return t
+}()
+
 func isPlain(name string) bool {
 	for i := range len(name) {
-		if c := name[i]; c != '-' && !isAlphanumeric(c) {
+		if !plain[name[i]] {
 			return false
 		}
 	}

@@ -195,8 +195,11 @@ func TestNewRefusesContradictions(t *testing.T) {
 	}
 }
 
+// ordinary is what a browser sends.
 const ordinary = "Authorization: Bearer a\nX-Dyn-Elevated-Access-Token: b\nAccept: a\nConnection: keep-alive\n" +
-	"X-Request-Id: c\nUser-Agent: d"
+	"X-Request-Id: c\nUser-Agent: d\nAccept-Encoding: e\nAccept-Language: f\nCache-Control: g\nContent-Type: h\nOrigin: i\n" +
+	"Referer: j\nSec-Ch-Ua: k\nSec-Ch-Ua-Mobile: l\nSec-Ch-Ua-Platform: m\nSec-Fetch-Dest: n\nSec-Fetch-Mode: o\n" +
+	"Sec-Fetch-Site: p\nX-Dyn-Version: q\nX-Dyn-Api-Version: r"
 
 func TestOrdinaryRequestsAllocateNothing(t *testing.T) {
 	rules := newRules(t)
