@@ -1,6 +1,7 @@
 package listen_test
 
 import (
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -70,6 +71,36 @@ func TestSilentConnectionsAreCut(t *testing.T) {
 				t.Error("the connection stayed open")
 			}
 		})
+	}
+}
+
+// frame is one of HTTP/2 (RFC 9113 section 4.1).
+func frame(kind, flags, stream byte, payload string) string {
+	return string([]byte{0, 0, byte(len(payload)), kind, flags, 0, 0, 0, stream}) + payload
+}
+
+func TestSlowHeadOfHTTP2IsCut(t *testing.T) {
+	const settings, headers, continuation = 4, 1, 9
+	a := newAuthority(t)
+	f := newFiles(t, a, "one")
+	s := start(t, listen.Config{IdleTimeout: short, TLS: &f.TLSConfig, Handler: say("x")})
+	c, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{RootCAs: a.pool(), NextProtos: []string{"h2"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	c.SetDeadline(time.Now().Add(patience))
+	send(t, c, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"+frame(settings, 0, 0, "")+frame(headers, 0, 1, "\x82")) // :method GET, no end
+	go func() {
+		for {
+			if _, err := io.WriteString(c, frame(continuation, 0, 1, "\x00\x01a\x01b")); err != nil { // a: b
+				return
+			}
+			time.Sleep(short / 5)
+		}
+	}()
+	if _, err := io.ReadAll(c); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("a head that never ends holds its connection")
 	}
 }
 
