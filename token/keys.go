@@ -223,7 +223,7 @@ func (k *Keys) Ready() error {
 	if k.read == nil {
 		return ErrUnavailable
 	}
-	if set := k.current(k.now()); set != nil && len(set.keys) > 0 {
+	if k.current(k.now()).hasKeys() {
 		return nil
 	}
 	if last := k.last.Load(); last != nil && last.err != nil {
@@ -269,19 +269,33 @@ func (k *Keys) lookup(ctx context.Context, kid, algorithm string) (*key, uint64,
 	if found := set.find(kid); found != nil {
 		return fitting(found, algorithm, set.generation)
 	}
-	if set != nil && (k.cfg.File != "" || k.isUnknown(kid, began)) {
+	if set.hasKeys() && (k.cfg.File != "" || k.isUnknown(kid, began)) {
 		return nil, 0, errUnknownKid()
+	}
+	if k.cfg.File != "" {
+		return nil, 0, fmt.Errorf("%w: %s: %w", ErrUnavailable, k.where(), errNoKeys)
 	}
 	// An issuer that cannot be asked may have published the key: then nobody knows whether the token is good.
 	if err := k.refreshIfDue(ctx); err != nil {
 		return nil, 0, fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	before := set
 	set = k.current(k.now())
 	if found := set.find(kid); found != nil {
 		return fitting(found, algorithm, set.generation)
 	}
-	return nil, 0, k.notFound(set, kid, began)
+	if set == nil {
+		return nil, 0, ErrUnavailable
+	}
+	// Only a set that was asked for after the question answers it for good: the issuer may have published the key since an
+	// older one, or while a fetch that we joined was under way.
+	if set != before && !set.fetched.Before(began) {
+		k.unknown.Add(kid, began)
+	}
+	return nil, 0, errUnknownKid()
 }
+
+func (s *keySet) hasKeys() bool { return s != nil && len(s.keys) > 0 }
 
 func (s *keySet) find(kid string) *key {
 	if s == nil {
@@ -295,18 +309,6 @@ func fitting(found *key, algorithm string, generation uint64) (*key, uint64, err
 		return nil, 0, fmt.Errorf("%w: key is not for this algorithm", ErrInvalid)
 	}
 	return found, generation, nil
-}
-
-// notFound remembers a kid only when the set is younger than the question: within MinRefresh of an older fetch, the issuer
-// may have published it in the meantime.
-func (k *Keys) notFound(set *keySet, kid string, began time.Time) error {
-	if set == nil {
-		return ErrUnavailable
-	}
-	if !set.fetched.Before(began) {
-		k.unknown.Add(kid, began)
-	}
-	return errUnknownKid()
 }
 
 func errUnknownKid() error { return fmt.Errorf("%w: unknown key", ErrInvalid) }
