@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -18,8 +19,13 @@ import (
 // maxReadBody is the most that an operation may ask to see of a body.
 const maxReadBody = 1 << 20
 
+// maxMaxAge is the longest that an elevated token may be asked to have lived, in seconds.
+const maxMaxAge = 24 * 60 * 60
+
 // data is data.stepward: what Go reads of it, and all of it for Rego.
 type data struct {
+	file         string
+	lines        map[string]int // of the routes, by pattern
 	all          map[string]any
 	routes       []*Route
 	headers      []headerName // input_headers, sorted
@@ -33,7 +39,7 @@ func loadData(file string, text []byte) (*data, []Problem) {
 	if err := dec.Decode(&doc); err != nil {
 		return nil, []Problem{{File: file, Line: yamlLine(err), Message: "is not YAML: " + firstLine(err), Remedy: "mend the syntax"}}
 	}
-	l := &dataLoader{file: file, out: &data{environments: map[string]Environment{}}}
+	l := &dataLoader{file: file, out: &data{file: file, lines: map[string]int{}, environments: map[string]Environment{}}}
 	var second yaml.Node
 	if err := dec.Decode(&second); !errors.Is(err, io.EOF) {
 		l.fault(&second, "", "holds more than one document", "keep one")
@@ -56,6 +62,9 @@ type dataLoader struct {
 	file     string
 	out      *data
 	problems []Problem
+	// What data.operations names, so that an environment cannot speak of something else by a slip of the pen and lose a
+	// demand. nil when the policy keeps no operations there.
+	operations, actions map[string]bool
 }
 
 func (l *dataLoader) fault(n *yaml.Node, field, message, remedy string) {
@@ -92,8 +101,11 @@ func pairs(n *yaml.Node) func(yield func(k, v *yaml.Node) bool) {
 func (l *dataLoader) root(n *yaml.Node) {
 	mount := ""
 	for k, v := range pairs(n) {
-		if k.Value == "mount" {
+		switch k.Value {
+		case "mount":
 			mount = l.mount(v)
+		case "operations":
+			l.operationsOf(v)
 		}
 	}
 	for k, v := range pairs(n) {
@@ -111,6 +123,37 @@ func (l *dataLoader) root(n *yaml.Node) {
 	if len(l.out.routes) == 0 && len(l.problems) == 0 {
 		l.fault(n, "routes", "has no routes", `write at least one, such as "GET /users": {operation: user.read}`)
 	}
+}
+
+// operationsOf gathers the names; what an operation's members mean is the policy's own affair.
+func (l *dataLoader) operationsOf(n *yaml.Node) {
+	if !l.mapping(n, "operations") {
+		return
+	}
+	l.operations, l.actions = map[string]bool{}, map[string]bool{}
+	for k, v := range pairs(n) {
+		l.operations[k.Value] = true
+		field := fmt.Sprintf("operations[%q]", k.Value)
+		if !l.mapping(v, field) {
+			continue
+		}
+		for mk, mv := range pairs(v) {
+			switch mk.Value {
+			case "mfa_action":
+				l.actions[mv.Value] = true
+			case "always", "session", "form":
+				l.boolean(mv, field+"."+mk.Value)
+			}
+		}
+	}
+}
+
+func (l *dataLoader) boolean(v *yaml.Node, field string) bool {
+	var b bool
+	if v.Tag != "!!bool" || v.Decode(&b) != nil {
+		l.fault(v, field, "is not true or false", "write true or false (yes and no are text in YAML 1.2)")
+	}
+	return b
 }
 
 func (l *dataLoader) mount(n *yaml.Node) string {
@@ -138,6 +181,7 @@ func (l *dataLoader) routes(n *yaml.Node, mount string) {
 			continue
 		}
 		r := &Route{Pattern: mounted(k.Value, mount)}
+		l.out.lines[r.Pattern] = k.Line
 		for mk, mv := range pairs(v) {
 			l.routeMember(r, mk, mv, field)
 		}
@@ -241,19 +285,61 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 		}
 		e.Shadow = v.Value == "shadow"
 	case "locked":
-		if v.Tag != "!!bool" || v.Decode(&e.Locked) != nil {
-			l.fault(v, field, "is not true or false", "write locked: true, or leave it out")
-		}
+		e.Locked = l.boolean(v, field)
 	case "minimum_api_version":
 		if _, err := apiversion.Parse(v.Value); err != nil {
 			l.fault(v, field, "is not a dated version", `write it as "2026_04_01"`)
 		}
-	case "mfa_actions", "step_up", "max_age", "minimum_sdk", "token", "options":
+	case "mfa_actions":
+		l.actionsIn(v, field)
+	case "step_up", "max_age", "token":
+		l.overrides(k.Value, v, field)
+	case "minimum_sdk", "options":
 	default:
 		l.fault(k, field, "is not a member of an environment",
 			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, or options for members of your own")
 	}
 }
+
+func (l *dataLoader) actionsIn(v *yaml.Node, field string) {
+	if v.Kind != yaml.SequenceNode {
+		l.fault(v, field, "is not a list", "write a list such as [wallet.waas.export]")
+		return
+	}
+	for _, item := range v.Content {
+		if l.actions != nil && !l.actions[item.Value] {
+			l.fault(item, field, fmt.Sprintf("names %q, which is no operation's mfa_action", item.Value), "name one of "+known(l.actions))
+		}
+	}
+}
+
+// overrides checks what an environment says of single operations.
+func (l *dataLoader) overrides(member string, v *yaml.Node, field string) {
+	if !l.mapping(v, field) {
+		return
+	}
+	for k, value := range pairs(v) {
+		if l.operations != nil && !l.operations[k.Value] {
+			l.fault(k, field, fmt.Sprintf("names %q, which is no operation", k.Value), "name one of the members of operations")
+		}
+		at := field + "." + k.Value
+		switch member {
+		case "step_up":
+			l.boolean(value, at)
+		case "max_age":
+			var seconds int
+			if value.Tag != "!!int" || value.Decode(&seconds) != nil || seconds < 1 || seconds > maxMaxAge {
+				l.fault(value, at, "is not a number of seconds", fmt.Sprintf("write 1 to %d", maxMaxAge))
+			}
+		case "token":
+			if use := TokenUse(value.Value); use != SingleUse && use != TimeBound {
+				l.fault(value, at, "is neither single_use nor time_bound", "write one of them")
+			}
+		}
+	}
+}
+
+func known(names map[string]bool) string { return strings.Join(slices.Sorted(maps.Keys(names)), ", ") }
 
 // plain turns a YAML node into the values that OPA's store holds. Anchors and non-text keys are refused.
 func plain(n *yaml.Node) (any, error) {

@@ -33,13 +33,15 @@ func decode(plain any) (*Requirement, error) {
 type decoder struct {
 	q       *Requirement
 	err     error
-	session bool // the member session was there
+	at      string // the member that err speaks of
+	session bool   // the member session was there
 	device  bool
 }
 
 func (d *decoder) fail(name, want string) {
-	if d.err == nil {
-		d.err = fmt.Errorf("requirement.%s: want %s", name, want)
+	// Members come in no order; the first by name speaks, so that one fault always reads alike.
+	if d.err == nil || name < d.at {
+		d.at, d.err = name, fmt.Errorf("requirement.%s: want %s", name, want)
 	}
 }
 
@@ -63,7 +65,7 @@ func (d *decoder) member(name string, v any) {
 			d.fail(name, "single_use or time_bound")
 		}
 	case "max_age":
-		if s := d.whole64(name, v, 24*60*60); s == 0 {
+		if s := d.whole64(name, v, maxMaxAge); s == 0 {
 			d.fail(name, "1 to 86400 seconds")
 		} else {
 			d.q.MaxAge = time.Duration(s) * time.Second

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,9 +63,36 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	return e, nil
 }
 
+// Check returns everything that is wrong with the policy at the root of fsys, the tests' syntax too; nil when New would
+// take it and its tests can be read. It does not run the tests.
+func Check(ctx context.Context, fsys fs.FS) Problems {
+	e, err := New(ctx, Config{FS: fsys, DisableCache: true})
+	var problems Problems
+	switch {
+	case errors.As(err, &problems):
+	case err != nil:
+		problems = Problems{{File: ".", Message: err.Error()}}
+	case e.Snapshot() == nil:
+		problems = Problems{{File: ".", Message: "was not loaded"}}
+	}
+	if fsys == nil {
+		return problems
+	}
+	s, _ := read(fsys) // its problems are among New's
+	_, more := s.parsedTests()
+	problems = append(problems, more...)
+	sortProblems(problems)
+	return problems
+}
+
 func load(ctx context.Context, c *Config) (*Snapshot, error) {
 	s, problems := read(c.FS)
 	if len(problems) > 0 {
+		// What the faulty files hide cannot be said, but what the others say can.
+		if len(s.modules) > 0 && !slices.ContainsFunc(problems, func(p Problem) bool { return strings.HasSuffix(p.File, ".rego") }) {
+			_, more := compile(s.modules)
+			problems = append(problems, more...)
+		}
 		sortProblems(problems)
 		return nil, problems
 	}
@@ -81,13 +109,21 @@ func load(ctx context.Context, c *Config) (*Snapshot, error) {
 }
 
 // Snapshot returns the policy in force, nil if there is none. Read it once per request and pass it on.
-func (e *Engine) Snapshot() *Snapshot { return e.current.Load() }
+func (e *Engine) Snapshot() *Snapshot {
+	if e == nil {
+		return nil
+	}
+	return e.current.Load()
+}
 
 // Reload reads the files again and swaps the new policy in if it is whole and passes its probe. On error the old one stays
 // in force and LastError says why.
 func (e *Engine) Reload(ctx context.Context) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.config.FS == nil { // the zero Engine
+		return errors.New("policy: reload: the engine was not made by New")
+	}
 	snap, err := load(ctx, &e.config)
 	if err == nil {
 		e.current.Store(snap)
@@ -139,7 +175,25 @@ func (s *Snapshot) Match(method, path string, m *Match) {
 func (s *Snapshot) HasPath(path string) bool { return s != nil && len(s.table.allow(path)) > 0 }
 
 // Routes lists the routes in the order of the data.
-func (s *Snapshot) Routes() []*Route { return slices.Clone(s.table.routes) }
+func (s *Snapshot) Routes() []*Route {
+	if s == nil {
+		return nil
+	}
+	return slices.Clone(s.table.routes)
+}
+
+// InputHeaders lists the request headers that the policy sees, in lower case and sorted. A door that is told which headers
+// to pass on needs them.
+func (s *Snapshot) InputHeaders() []string {
+	if s == nil {
+		return nil
+	}
+	names := make([]string, len(s.data.headers))
+	for i, name := range s.data.headers {
+		names[i] = name.lower
+	}
+	return names
+}
 
 // Environment is what the data says of an environment; an unknown one gets "default".
 func (s *Snapshot) Environment(id string) Environment {
@@ -153,7 +207,7 @@ func (s *Snapshot) Environment(id string) Environment {
 }
 
 // Cached reports whether requirements are remembered.
-func (s *Snapshot) Cached() bool { return s.cache != nil }
+func (s *Snapshot) Cached() bool { return s != nil && s.cache != nil }
 
 // Require asks the policy what the request must bring. An undefined, malformed or late answer is an error, and so is a
 // policy that makes OPA panic.

@@ -31,14 +31,14 @@ const query = "data.stepward.requirement"
 // sources are the files of one policy directory.
 type sources struct {
 	modules  map[string]*ast.Module // without tests
-	tests    map[string]*ast.Module
+	tests    map[string]string      // their text: a broken test must not keep a sound policy from loading
 	data     *data
 	revision string
 }
 
 // read parses every *.rego file and the one data.yaml (or data.json) below the root of fsys; other files are ignored.
 func read(fsys fs.FS) (*sources, Problems) {
-	s := &sources{modules: map[string]*ast.Module{}, tests: map[string]*ast.Module{}}
+	s := &sources{modules: map[string]*ast.Module{}, tests: map[string]string{}}
 	var problems Problems
 	digest := sha256.New()
 	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
@@ -88,16 +88,35 @@ func (s *sources) file(name string, text []byte) Problems {
 		s.data, problems = loadData(name, text)
 		return problems
 	}
-	module, err := ast.ParseModuleWithOpts(name, string(text), ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1, Capabilities: capabilities()})
+	if strings.HasSuffix(name, "_test.rego") {
+		s.tests[name] = string(text)
+		return nil
+	}
+	module, err := parse(name, string(text))
 	if err != nil {
 		return astProblems(name, err)
 	}
-	if strings.HasSuffix(name, "_test.rego") {
-		s.tests[name] = module
-		return nil
-	}
 	s.modules[name] = module
 	return nil
+}
+
+func parse(name, text string) (*ast.Module, error) {
+	return ast.ParseModuleWithOpts(name, text, ast.ParserOptions{ProcessAnnotation: true, RegoVersion: ast.RegoV1, Capabilities: capabilities()})
+}
+
+// parsedTests parses the tests too.
+func (s *sources) parsedTests() (map[string]*ast.Module, Problems) {
+	modules := map[string]*ast.Module{}
+	var problems Problems
+	for name, text := range s.tests {
+		module, err := parse(name, text)
+		if err != nil {
+			problems = append(problems, astProblems(name, err)...)
+			continue
+		}
+		modules[name] = module
+	}
+	return modules, problems
 }
 
 func astProblems(file string, err error) Problems {
@@ -182,7 +201,7 @@ func build(ctx context.Context, s *sources, c *Config) (*Snapshot, Problems) {
 	snap := &Snapshot{revision: s.revision, data: s.data, timeout: c.EvalTimeout}
 	for _, r := range s.data.routes {
 		if err := snap.table.add(r); err != nil {
-			problems = append(problems, Problem{File: "data.yaml", Field: fmt.Sprintf("routes[%q]", r.Pattern), Message: err.Error(), Remedy: "change or remove one of the routes"})
+			problems = append(problems, Problem{File: s.data.file, Line: s.data.lines[r.Pattern], Field: fmt.Sprintf("routes[%q]", r.Pattern), Message: err.Error(), Remedy: "change or remove one of the routes"})
 		}
 	}
 	compiler, more := compile(s.modules)

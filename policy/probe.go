@@ -4,30 +4,34 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 )
 
-// maxProbes bounds how many evaluations a load may cost.
+// maxProbes bounds how many evaluations a load may cost. Beyond it the rest of the environments is not asked about; their
+// answers are decoded as strictly when a request comes.
 const maxProbes = 20_000
 
-// probe asks the policy about every route in every environment of its data and in one that it has never heard of, with and
-// without a session, before it is put in force. What it finds would otherwise be a refusal in production.
+// probe asks the policy about every route in every environment of its data and in ones that it has never heard of, with and
+// without a session, before it is put in force. What it finds would otherwise be a refusal in production. Every route is
+// asked about in one environment before the next one, so that many environments leave no route unasked.
 func (s *Snapshot) probe(ctx context.Context) Problems {
-	environments := []string{"", "00000000-0000-4000-8000-000000000000"}
-	for id := range s.data.environments {
-		environments = append(environments, id)
-	}
-	sort.Strings(environments)
+	environments := slices.Sorted(maps.Keys(s.data.environments))
+	environments = append([]string{"", "00000000-0000-4000-8000-000000000000"}, environments...)
 	var problems Problems
+	faulty := map[*Route]bool{}
 	asked := 0
-	for _, r := range s.table.routes {
-		for _, id := range environments {
-			if asked += 2; asked > maxProbes {
+	for i, id := range environments {
+		for _, r := range s.table.routes {
+			if faulty[r] {
+				continue
+			}
+			if asked += 2; i > 0 && asked > maxProbes {
 				return problems
 			}
 			if p := s.probeRoute(ctx, r, id); p != nil {
 				problems = append(problems, *p)
-				break
+				faulty[r] = true
 			}
 		}
 	}
@@ -38,7 +42,7 @@ func (s *Snapshot) probeRoute(ctx context.Context, r *Route, environment string)
 	m := Match{Route: r}
 	p, err := parsePattern(r.Pattern)
 	if err != nil {
-		return &Problem{File: "data.yaml", Field: fmt.Sprintf("routes[%q]", r.Pattern), Message: err.Error()}
+		return &Problem{File: s.data.file, Line: s.data.lines[r.Pattern], Field: fmt.Sprintf("routes[%q]", r.Pattern), Message: err.Error()}
 	}
 	for _, seg := range p.segments {
 		if seg.text != "" && (seg.kind == wildSegment || seg.kind == restSegment) {
@@ -61,9 +65,9 @@ func (s *Snapshot) probeRoute(ctx context.Context, r *Route, environment string)
 		}
 		if _, err := s.eval(ctx, in); err != nil {
 			return &Problem{
-				File: "data.yaml", Field: fmt.Sprintf("routes[%q]", r.Pattern),
+				File: s.data.file, Line: s.data.lines[r.Pattern], Field: fmt.Sprintf("routes[%q]", r.Pattern),
 				Message: fmt.Sprintf("environment %q, %s: %v", environment, sessionWord(session), err),
-				Remedy:  "make data.stepward.requirement answer for this route",
+				Remedy:  "make data.stepward.requirement answer for this route: look at its operation's name and members, and at its environment",
 			}
 		}
 	}

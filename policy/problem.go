@@ -32,7 +32,7 @@ func (p Problem) String() string {
 }
 
 // Problems is an error that lists all that is wrong, one line each.
-type Problems []Problem
+type Problems []Problem //nolint:errname // a list that is read by people, and an error on the side
 
 func (ps Problems) Error() string {
 	lines := make([]string, len(ps))

@@ -274,9 +274,9 @@ func (rs reads) value(in *Input, headers []headerName) (ast.Value, error) {
 		return err
 	}
 	var err error
-	set := func(name string, make func() any) {
+	set := func(name string, of func() any) {
 		if err == nil && rs.under(name) {
-			err = put(name, make())
+			err = put(name, of())
 		}
 	}
 	set("route", func() any { return in.route() })

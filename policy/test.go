@@ -51,8 +51,12 @@ func Test(ctx context.Context, fsys fs.FS, filter string) (*TestReport, error) {
 		sortProblems(problems)
 		return nil, problems
 	}
-	modules := maps.Clone(s.modules)
-	maps.Copy(modules, s.tests)
+	modules, problems := s.parsedTests()
+	if len(problems) > 0 {
+		sortProblems(problems)
+		return nil, problems
+	}
+	maps.Copy(modules, s.modules)
 	store := s.store()
 	txn, err := store.NewTransaction(ctx, storage.WriteParams)
 	if err != nil {

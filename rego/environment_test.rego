@@ -7,6 +7,9 @@ environments := {
 	"old": {"minimum_api_version": "2026_01_01", "mfa_actions": ["wallet.waas.export"]},
 	"impatient": {"max_age": {"wallet.export": 60}, "token": {"wallet.export": "time_bound"}},
 	"lax": {"step_up": {"wallet.export": false}},
+	"dashed": {"minimum_api_version": "2026-04-01"},
+	"dashed old": {"minimum_api_version": "2026-01-01", "mfa_actions": ["wallet.waas.export"]},
+	"worded": {"step_up": {"wallet.sign": "yes"}},
 	"strict": {"step_up": {"wallet.sign": true}, "minimum_sdk": {"WalletKit": "4.76.0"}},
 }
 
@@ -18,6 +21,17 @@ in_environment(id, operation) := q if {
 test_an_unlisted_environment_gets_the_newest_behaviour if {
 	in_environment("unheard of", "wallet.export").minimum_api_version == "2026_04_01"
 	in_environment("", "wallet.export").scopes == ["wallet:export"]
+}
+
+test_both_spellings_of_a_version_mean_the_same if {
+	in_environment("dashed", "wallet.export").scopes == ["wallet:export"]
+	in_environment("dashed old", "wallet.export").mfa_action == "wallet.waas.export"
+}
+
+test_an_environment_without_a_version_has_no_answer if {
+	q := stepward.requirement with input as {"operation": "wallet.export", "environment": {"id": ""}}
+		with data.stepward.environments as {"default": {"mode": "enforce"}}
+	not q.operation
 }
 
 test_an_old_environment_keeps_its_version if in_environment("old", "wallet.export").minimum_api_version == "2026_01_01"

@@ -4,9 +4,8 @@ package stepward
 # title: Step-up and action-based MFA
 # description: |
 #   What must be proven beyond the session: scopes on an elevated access token from 2026_04_01 on, an action-based MFA token
-#   for the configured actions below it, or nothing.
-default proof := {}
-
+#   for the configured actions below it, or nothing. There is no default: a demand whose scopes, use or lifetime the data
+#   forgot has no answer, which refuses, rather than the answer "nothing".
 proof := {
 	"scopes": operation.scopes,
 	"token": object.get(environment, ["token", operation_name], operation.token),
@@ -22,12 +21,22 @@ proof := {
 	"methods": data.stepward.methods,
 } if {
 	not step_up_in_force
-	operation.mfa_action in environment.mfa_actions
+	action_configured
 }
 
-default step_up_demanded := false
+proof := {} if {
+	step_up_in_force
+	not step_up_demanded
+}
+
+proof := {} if {
+	not step_up_in_force
+	not action_configured
+}
 
 step_up_demanded if operation.always
 
 # "always" cannot be switched off; the others can be switched on.
-step_up_demanded if environment.step_up[operation_name] == true
+step_up_demanded if environment.step_up[operation_name]
+
+action_configured if operation.mfa_action in environment.mfa_actions

@@ -4,6 +4,8 @@ test_signing_needs_step_up_where_it_is_switched_on if {
 	in_environment("strict", "wallet.sign").scopes == ["wallet:sign"]
 }
 
+test_step_up_switched_on_by_a_word_is_on if in_environment("worded", "wallet.sign").scopes == ["wallet:sign"]
+
 test_below_the_floor_configured_actions_need_an_mfa_token if {
 	q := in_environment("old", "wallet.export")
 	q.mfa_action == "wallet.waas.export"

@@ -5,14 +5,11 @@
 #   brought to meet it; proving is Stepward's own work. The operation comes from the route table in data.yaml.
 package stepward
 
-# No answer is a refusal.
-default requirement := {
-	"operation": "undecided",
-	"session": true,
-	"deny": {"code": "undecided", "message": "The policy has no rule for this operation."},
-}
+# No answer is a refusal. It names no operation on purpose: a policy that gives it to a route fails the load probe, which
+# names the route, instead of refusing that route's users one by one.
+default requirement := {"deny": {"code": "undecided", "message": "The policy has no rule for this operation."}}
 
-requirement := object.union(common, proof) if operation
+requirement := object.union(common, proof)
 
 # METADATA
 # description: The name under which the request is judged and counted.
@@ -30,12 +27,28 @@ operation_name := "credential.link" if {
 	not verifies_for_step_up
 }
 
-# With requestedScopes the double-role endpoints mint an elevated token instead of linking (dynamic.md d1, d5).
-verifies_for_step_up if count(input.request.body.requestedScopes) > 0
+# With requestedScopes the double-role endpoints mint an elevated token instead of linking (dynamic.md d1, d5). Anything but
+# a list of names is no request for scopes: a backend that overlooks "requestedScopes": "x" would link.
+verifies_for_step_up if {
+	wanted := input.request.body.requestedScopes
+	is_array(wanted)
+	count(wanted) > 0
+	every scope in wanted { is_scope(scope) }
+}
 
-operation := data.stepward.operations[operation_name]
+is_scope(scope) if {
+	is_string(scope)
+	not contains(scope, " ")
+	scope != ""
+}
 
-default common := {}
+# A member that no rule reads may be a misspelt demand, so an operation that has one has no answer.
+operation := found if {
+	found := data.stepward.operations[operation_name]
+	object.remove(found, {
+		"always", "device", "form", "max_age", "mfa_action", "release_on", "scopes", "session", "token",
+	}) == {}
+}
 
 common := object.union(
 	{
@@ -45,17 +58,29 @@ common := object.union(
 		"minimum_api_version": environment.minimum_api_version,
 		"minimum_sdk": object.get(environment, "minimum_sdk", {}),
 	},
-	named_releases,
-) if operation
+	object.filter(operation, ["release_on"]),
+)
 
-default needs_session := true
+# Without a word from the data an operation is for people who are signed in.
+needs_session := object.get(operation, "session", true)
 
-needs_session := operation.session
-
+# METADATA
+# title: Devices
+# description: |
+#   A sign-in that is not finished lacks user:basic and is refused wherever a session is needed, unless the data opens the
+#   operation to it: device: any to every such sign-in, form: true to one whose only debt is the user data form.
 default device := "any"
 
-device := object.get(operation, "device", "registered") if needs_session
+device := object.get(operation, "device", "registered") if {
+	needs_session
+	not fills_in_form
+}
 
-named_releases := {"release_on": operation.release_on} if {
-	operation.release_on
-} else := {}
+fills_in_form if {
+	operation.form
+	is_string(input.session.scope) # another type would be an error of split, and a 503
+	granted := split(input.session.scope, " ")
+	"userDataForm" in granted
+	not "device:register" in granted
+	not "requiresAdditionalAuth" in granted
+}
