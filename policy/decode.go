@@ -3,6 +3,7 @@ package policy
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -17,31 +18,36 @@ func decode(plain any) (*Requirement, error) {
 	if !ok {
 		return nil, fmt.Errorf("requirement is not an object")
 	}
-	d := &decoder{q: &Requirement{}}
+	d := newDecoder()
 	for name, v := range members {
 		d.member(name, v)
 	}
-	if d.err == nil {
+	if len(d.faults) == 0 {
 		d.whole()
 	}
-	if d.err != nil {
-		return nil, d.err
+	// Members come in no order; the first by name speaks, so that one fault always reads alike.
+	for _, name := range slices.Sorted(maps.Keys(d.faults)) {
+		return nil, fmt.Errorf("requirement.%s: want %s", name, d.faults[name])
 	}
 	return d.q, nil
 }
 
 type decoder struct {
 	q       *Requirement
-	err     error
-	at      string // the member that err speaks of
-	session bool   // the member session was there
+	faults  map[string]string // what is wanted instead, by member
+	session bool              // the member session was there
 	device  bool
 }
 
+func newDecoder() *decoder { return &decoder{q: &Requirement{}} }
+
+// fail keeps the first word on each member.
 func (d *decoder) fail(name, want string) {
-	// Members come in no order; the first by name speaks, so that one fault always reads alike.
-	if d.err == nil || name < d.at {
-		d.at, d.err = name, fmt.Errorf("requirement.%s: want %s", name, want)
+	if d.faults == nil {
+		d.faults = map[string]string{}
+	}
+	if d.faults[name] == "" {
+		d.faults[name] = want
 	}
 }
 
@@ -103,14 +109,26 @@ func (d *decoder) member(name string, v any) {
 
 // whole checks what no member can see alone.
 func (d *decoder) whole() {
-	q := d.q
-	switch {
+	switch q := d.q; {
 	case q.Operation == "":
 		d.fail("operation", "a name; it must be present")
 	case !d.session:
 		d.fail("session", "true or false; it must be present")
+	case len(q.Scopes) > 0 && q.MFAAction != "":
+		d.fail("mfa_action", "either scopes or mfa_action")
+	default:
+		d.alone()
+	}
+	if !d.q.Session && !d.device {
+		d.q.Device = DeviceAny
+	}
+}
+
+// alone refuses demands that nobody can meet: a token needs somebody to belong to.
+func (d *decoder) alone() {
+	switch q := d.q; {
 	case !q.Session && len(q.Scopes) > 0:
-		d.fail("scopes", "session: true beside scopes: a token needs somebody to belong to")
+		d.fail("scopes", "session: true beside scopes")
 	case !q.Session && q.Token != AnyUse:
 		d.fail("token", "session: true beside token")
 	case !q.Session && q.MFAAction != "":
@@ -119,11 +137,6 @@ func (d *decoder) whole() {
 		d.fail("device", "session: true beside device: registered")
 	case len(q.Scopes) == 0 && q.Token != AnyUse:
 		d.fail("token", "scopes beside token")
-	case len(q.Scopes) > 0 && q.MFAAction != "":
-		d.fail("mfa_action", "either scopes or mfa_action")
-	}
-	if !q.Session && !d.device {
-		q.Device = DeviceAny
 	}
 }
 
@@ -189,8 +202,8 @@ func (d *decoder) releases(v any) map[string]apiversion.Release {
 		return nil
 	}
 	out := map[string]apiversion.Release{}
-	for name, release := range members {
-		r, err := apiversion.ParseRelease(d.text("minimum_sdk", release))
+	for _, name := range slices.Sorted(maps.Keys(members)) {
+		r, err := apiversion.ParseRelease(d.text("minimum_sdk", members[name]))
 		if err != nil {
 			d.fail("minimum_sdk", "releases such as 4.76.0")
 		}

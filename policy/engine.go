@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -25,7 +24,7 @@ type Config struct {
 	EvalTimeout time.Duration // for one evaluation, default 100 ms
 	// DisableCache evaluates every request; for measurements and the differential test.
 	DisableCache bool
-	// OnReload is told the outcome of every reload after New.
+	// OnReload is told the revision in force and the outcome after every Reload. It must not call Reload.
 	OnReload func(revision string, err error)
 	// OnCache is told of every look into the requirement cache.
 	OnCache func(hit bool)
@@ -36,8 +35,9 @@ type Engine struct {
 	config  Config
 	current atomic.Pointer[Snapshot]
 
-	mu      sync.Mutex // one reload at a time; guards lastErr
-	lastErr error
+	reloading sync.Mutex // one reload at a time
+	mu        sync.Mutex // guards lastErr, and is never held for long: readiness probes ask
+	lastErr   error
 }
 
 // New loads and probes the policy. The error is a Problems that lists everything wrong at once.
@@ -63,49 +63,17 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	return e, nil
 }
 
-// Check returns everything that is wrong with the policy at the root of fsys, the tests' syntax too; nil when New would
-// take it and its tests can be read. It does not run the tests.
-func Check(ctx context.Context, fsys fs.FS) Problems {
-	e, err := New(ctx, Config{FS: fsys, DisableCache: true})
+// Check returns everything that is wrong with a policy, the syntax of its tests too; nil when New would take it and its tests
+// can be read. It does not run the tests.
+func Check(ctx context.Context, c Config) Problems {
+	_, err := New(ctx, c)
 	var problems Problems
-	switch {
-	case errors.As(err, &problems):
-	case err != nil:
-		problems = Problems{{File: ".", Message: err.Error()}}
-	case e.Snapshot() == nil:
-		problems = Problems{{File: ".", Message: "was not loaded"}}
+	if err != nil && !errors.As(err, &problems) {
+		return Problems{{File: ".", Message: err.Error()}}
 	}
-	if fsys == nil {
-		return problems
-	}
-	s, _ := read(fsys) // its problems are among New's
+	s, _ := read(c.FS) // its problems are among New's
 	_, more := s.parsedTests()
-	problems = append(problems, more...)
-	sortProblems(problems)
-	return problems
-}
-
-func load(ctx context.Context, c *Config) (*Snapshot, error) {
-	s, problems := read(c.FS)
-	if len(problems) > 0 {
-		// What the faulty files hide cannot be said, but what the others say can.
-		if len(s.modules) > 0 && !slices.ContainsFunc(problems, func(p Problem) bool { return strings.HasSuffix(p.File, ".rego") }) {
-			_, more := compile(s.modules)
-			problems = append(problems, more...)
-		}
-		sortProblems(problems)
-		return nil, problems
-	}
-	snap, problems := build(ctx, s, c)
-	if len(problems) == 0 {
-		problems = snap.probe(ctx)
-	}
-	if len(problems) > 0 {
-		sortProblems(problems)
-		return nil, problems
-	}
-	snap.onCache = c.OnCache
-	return snap, nil
+	return sorted(append(problems, more...))
 }
 
 // Snapshot returns the policy in force, nil if there is none. Read it once per request and pass it on.
@@ -119,8 +87,8 @@ func (e *Engine) Snapshot() *Snapshot {
 // Reload reads the files again and swaps the new policy in if it is whole and passes its probe. On error the old one stays
 // in force and LastError says why.
 func (e *Engine) Reload(ctx context.Context) error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
+	e.reloading.Lock()
+	defer e.reloading.Unlock()
 	if e.config.FS == nil { // the zero Engine
 		return errors.New("policy: reload: the engine was not made by New")
 	}
@@ -128,7 +96,9 @@ func (e *Engine) Reload(ctx context.Context) error {
 	if err == nil {
 		e.current.Store(snap)
 	}
+	e.mu.Lock()
 	e.lastErr = err
+	e.mu.Unlock()
 	if e.config.OnReload != nil {
 		e.config.OnReload(e.Snapshot().Revision(), err)
 	}
@@ -251,7 +221,7 @@ func (s *Snapshot) eval(ctx context.Context, in *Input) (q *Requirement, err err
 		return nil, fmt.Errorf("policy: evaluate: %w", err)
 	}
 	if len(results) != 1 || len(results[0].Expressions) != 1 {
-		return nil, fmt.Errorf("policy: %s is undefined for route %q", query, in.route())
+		return nil, fmt.Errorf("policy: %s is undefined", query)
 	}
 	q, err = decode(results[0].Expressions[0].Value)
 	if err != nil {

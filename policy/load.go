@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	_ "embed"
@@ -11,8 +12,8 @@ import (
 	"io/fs"
 	"path"
 	"slices"
-	"sort"
 	"strings"
+	"sync"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -66,25 +67,27 @@ func read(fsys fs.FS) (*sources, Problems) {
 		problems = append(problems, s.file(name, text)...)
 		return nil
 	})
-	if err != nil {
+	switch {
+	case err != nil:
 		problems = append(problems, Problem{File: ".", Message: err.Error(), Remedy: "name a readable directory with *.rego files and data.yaml"})
-	}
-	if len(s.modules) == 0 && len(problems) == 0 {
+	case len(s.modules) == 0 && !slices.ContainsFunc(problems, inRego):
 		problems = append(problems, Problem{File: ".", Message: "has no *.rego files", Remedy: "copy the shipped policy from rego/ and begin there"})
 	}
-	if s.data == nil && len(problems) == 0 {
+	if s.data == nil && err == nil {
 		problems = append(problems, Problem{File: "data.yaml", Message: "is missing", Remedy: "write the routes there"})
 	}
 	s.revision = hex.EncodeToString(digest.Sum(nil))[:16]
 	return s, problems
 }
 
+func inRego(p Problem) bool { return path.Ext(p.File) == ".rego" }
+
 func (s *sources) file(name string, text []byte) Problems {
 	if path.Ext(name) != ".rego" {
 		if s.data != nil {
 			return Problems{{File: name, Message: "is a second data file", Remedy: "keep one data.yaml"}}
 		}
-		var problems []Problem
+		var problems Problems
 		s.data, problems = loadData(name, text)
 		return problems
 	}
@@ -143,25 +146,31 @@ func remedyFor(e *ast.Error) string {
 	case strings.Contains(e.Message, "undefined ref: input"):
 		return "use a member of the input's schema (docs/writing-policy.md)"
 	case strings.Contains(e.Message, "undefined function"):
-		return "policies have no clock, network or random source: pass what you need in the data"
+		return "name a function that exists; policies have no clock, network or random source"
+	case strings.HasPrefix(e.Message, "conflicting rule for data path"):
+		return "rename the rule, or the member of the data file"
 	case e.Code == ast.ParseErr:
 		return "mend the syntax (Rego v1)"
 	}
 	return ""
 }
 
-// forbidden are the builtins that would make a decision depend on more than its input.
-var forbidden = []string{"http.send", "opa.runtime", "rego.parse_module", "trace", "print"}
+// forbidden are builtins that OPA does not call nondeterministic although they depend on more than their arguments: on the
+// clock, on files and hosts that a JSON Schema refers to, or on who listens.
+var forbidden = []string{
+	"crypto.x509.parse_and_verify_certificates", "io.jwt.decode_verify", "json.match_schema", "json.verify_schema",
+	"opa.runtime", "print", "rego.parse_module", "trace",
+}
 
 // capabilities are OPA's without clock, network, randomness and runtime.
-func capabilities() *ast.Capabilities {
+var capabilities = sync.OnceValue(func() *ast.Capabilities {
 	c := ast.CapabilitiesForThisVersion()
 	c.Builtins = slices.DeleteFunc(c.Builtins, func(b *ast.Builtin) bool {
 		return b.Nondeterministic || slices.Contains(forbidden, b.Name) || strings.HasPrefix(b.Name, "net.lookup") || strings.HasPrefix(b.Name, "providers.aws")
 	})
 	c.AllowNet = []string{}
 	return c
-}
+})
 
 func schemas() (*ast.SchemaSet, error) {
 	var schema any
@@ -173,15 +182,16 @@ func schemas() (*ast.SchemaSet, error) {
 	return set, nil
 }
 
-// compile type-checks the modules against the input's schema.
-func compile(modules map[string]*ast.Module) (*ast.Compiler, Problems) {
+// compile type-checks the modules against the input's schema, and refuses a rule that a member of the data would hide or be
+// hidden by.
+func (s *sources) compile() (*ast.Compiler, Problems) {
 	set, err := schemas()
 	if err != nil {
 		return nil, Problems{{File: "input.schema.json", Message: err.Error()}}
 	}
 	compiler := ast.NewCompiler().WithCapabilities(capabilities()).WithSchemas(set).WithUseTypeCheckAnnotations(true).
-		WithStrict(true).WithDefaultRegoVersion(ast.RegoV1)
-	compiler.Compile(modules)
+		WithStrict(true).WithDefaultRegoVersion(ast.RegoV1).SetErrorLimit(-1).WithPathConflictsCheck(s.holds)
+	compiler.Compile(s.modules)
 	if compiler.Failed() {
 		return nil, astProblems(".", compiler.Errors)
 	}
@@ -191,40 +201,82 @@ func compile(modules map[string]*ast.Module) (*ast.Compiler, Problems) {
 	return compiler, nil
 }
 
+// holds reports whether the data has a value at the path below data.
+func (s *sources) holds(path []string) (bool, error) {
+	if s.data == nil || len(path) == 0 || path[0] != "stepward" {
+		return false, nil
+	}
+	var v any = s.data.all
+	for _, name := range path[1:] {
+		object, ok := v.(map[string]any)
+		if !ok {
+			return false, nil
+		}
+		if v, ok = object[name]; !ok {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 func (s *sources) store() storage.Store {
 	return inmem.NewFromObjectWithOpts(map[string]any{"stepward": s.data.all}, inmem.OptReturnASTValuesOnRead(true), inmem.OptRoundTripOnWrite(true))
 }
 
-// build makes a snapshot of what was read, without probing it.
-func build(ctx context.Context, s *sources, c *Config) (*Snapshot, Problems) {
-	var problems Problems
+// load makes a snapshot of a folder, or says everything that is wrong with it: of files that can be read in spite of their
+// faults, or beside faulty ones, as much as they say.
+func load(ctx context.Context, c *Config) (*Snapshot, error) {
+	s, problems := read(c.FS)
 	snap := &Snapshot{revision: s.revision, data: s.data, timeout: c.EvalTimeout}
-	for _, r := range s.data.routes {
-		if err := snap.table.add(r); err != nil {
-			problems = append(problems, Problem{File: s.data.file, Line: s.data.lines[r.Pattern], Field: fmt.Sprintf("routes[%q]", r.Pattern), Message: err.Error(), Remedy: "change or remove one of the routes"})
+	if s.data != nil {
+		problems = append(problems, snap.addRoutes()...)
+	}
+	if len(s.modules) > 0 && !slices.ContainsFunc(problems, inRego) {
+		compiler, more := s.compile()
+		if problems = append(problems, more...); compiler != nil && s.data != nil {
+			problems = append(problems, s.unreachable(compiler)...)
+		}
+		if len(problems) == 0 {
+			problems = snap.prepare(ctx, s, compiler, c)
 		}
 	}
-	compiler, more := compile(s.modules)
-	if problems = append(problems, more...); len(problems) > 0 {
-		return nil, problems
-	}
-	prepared, err := rego.New(rego.Query(query), rego.Compiler(compiler), rego.Store(s.store()), rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
-	if err != nil {
-		return nil, astProblems(".", err)
-	}
-	snap.prepared = prepared
-	snap.reads = readable(compiler, s.modules)
-	if !c.DisableCache && deterministic(compiler) {
-		snap.cache = newCache(c.CacheSize)
+	if len(problems) > 0 {
+		return nil, sorted(problems)
 	}
 	return snap, nil
 }
 
-func sortProblems(ps Problems) {
-	sort.SliceStable(ps, func(i, j int) bool {
-		if ps[i].File != ps[j].File {
-			return ps[i].File < ps[j].File
+func (s *Snapshot) addRoutes() Problems {
+	var problems Problems
+	for _, r := range s.data.routes {
+		if err := s.table.add(r); err != nil {
+			problems = append(problems, s.data.problem(r, err.Error(), "change or remove the route"))
 		}
-		return ps[i].Line < ps[j].Line
+	}
+	return problems
+}
+
+func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Compiler, c *Config) Problems {
+	prepared, err := rego.New(rego.Query(query), rego.Compiler(compiler), rego.Store(from.store()), rego.Capabilities(capabilities()),
+		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
+	if err != nil {
+		return astProblems(".", err)
+	}
+	s.prepared = prepared
+	s.reads = readable(compiler, from.modules)
+	if !c.DisableCache && deterministic(compiler) {
+		s.cache = newCache(c.CacheSize)
+	}
+	problems := s.probe(ctx)
+	s.onCache = c.OnCache
+	return problems
+}
+
+// sorted brings problems into an order that does not change from one reading of the same files to the next.
+func sorted(ps Problems) Problems {
+	slices.SortFunc(ps, func(a, b Problem) int {
+		return cmp.Or(strings.Compare(a.File, b.File), a.Line-b.Line, strings.Compare(a.Field, b.Field),
+			strings.Compare(a.Message, b.Message))
 	})
+	return slices.Compact(ps)
 }

@@ -8,44 +8,80 @@ import (
 	"slices"
 )
 
-// maxProbes bounds how many evaluations a load may cost. Beyond it the rest of the environments is not asked about; their
+// maxProbes bounds how many questions a load may cost. Beyond it the rest of the environments is not asked about; their
 // answers are decoded as strictly when a request comes.
 const maxProbes = 20_000
 
 // probe asks the policy about every route in every environment of its data and in ones that it has never heard of, with and
 // without a session, before it is put in force. What it finds would otherwise be a refusal in production. Every route is
-// asked about in one environment before the next one, so that many environments leave no route unasked.
+// asked about in one environment before the next one, so that many environments leave no route unasked. Answers are
+// remembered as those of requests are, so routes that share an operation cost one evaluation.
 func (s *Snapshot) probe(ctx context.Context) Problems {
 	environments := slices.Sorted(maps.Keys(s.data.environments))
 	environments = append([]string{"", "00000000-0000-4000-8000-000000000000"}, environments...)
-	var problems Problems
-	faulty := map[*Route]bool{}
+	faulty := map[*Route]string{}
+	var messages []string
 	asked := 0
 	for i, id := range environments {
 		for _, r := range s.table.routes {
-			if faulty[r] {
+			if faulty[r] != "" {
 				continue
 			}
 			if asked += 2; i > 0 && asked > maxProbes {
-				return problems
+				break
 			}
-			if p := s.probeRoute(ctx, r, id); p != nil {
-				problems = append(problems, *p)
-				faulty[r] = true
+			if message := s.ask(ctx, r, id); message != "" {
+				faulty[r] = message
+				messages = append(messages, message)
 			}
 		}
+	}
+	slices.Sort(messages)
+	var problems Problems
+	for _, message := range slices.Compact(messages) {
+		problems = append(problems, s.refused(message, faulty)...)
 	}
 	return problems
 }
 
-func (s *Snapshot) probeRoute(ctx context.Context, r *Route, environment string) *Problem {
+// manyRoutes is how many routes are named that fail alike; a forgotten default would otherwise fill screens.
+const manyRoutes = 5
+
+func (s *Snapshot) refused(message string, faulty map[*Route]string) Problems {
+	var problems Problems
+	more := 0
+	for _, r := range s.table.routes {
+		if faulty[r] != message {
+			continue
+		}
+		if len(problems) == manyRoutes {
+			more++
+			continue
+		}
+		problems = append(problems, s.data.problem(r, message, s.remedy(r)))
+	}
+	if more > 0 {
+		problems[len(problems)-1].Message += fmt.Sprintf(" (and so for %d more routes)", more)
+	}
+	return problems
+}
+
+func (s *Snapshot) remedy(r *Route) string {
+	if s.data.operations != nil && !s.data.operations[r.Operation] {
+		return fmt.Sprintf("add %q to operations, or write the name of one that is there", r.Operation)
+	}
+	return "make data.stepward.requirement answer for this operation in this environment"
+}
+
+// ask returns what is wrong with the answers for a route in an environment.
+func (s *Snapshot) ask(ctx context.Context, r *Route, environment string) string {
 	m := Match{Route: r}
 	p, err := parsePattern(r.Pattern)
 	if err != nil {
-		return &Problem{File: s.data.file, Line: s.data.lines[r.Pattern], Field: fmt.Sprintf("routes[%q]", r.Pattern), Message: err.Error()}
+		return err.Error()
 	}
 	for _, seg := range p.segments {
-		if seg.text != "" && (seg.kind == wildSegment || seg.kind == restSegment) {
+		if seg.kind == wildSegment || seg.kind == restSegment {
 			m.Params = append(m.Params, Param{seg.text, "probe"})
 		}
 	}
@@ -53,30 +89,17 @@ func (s *Snapshot) probeRoute(ctx context.Context, r *Route, environment string)
 	if in.Method == "" {
 		in.Method = "GET"
 	}
-	sessions := []map[string]any{nil, {
+	in.Device.State = DeviceUnknown
+	if _, err := s.Require(ctx, in); err != nil {
+		return fmt.Sprintf("environment %q, without a session: %v", environment, err)
+	}
+	in.Device.State = Registered
+	in.Session = map[string]any{
 		"sub": "probe", "scope": "user:basic", "environment_id": environment, "iss": "probe.invalid/" + environment, "sid": "probe",
 		"iat": json.Number("1767225600"), "exp": json.Number("1767229200"),
-	}}
-	for _, session := range sessions {
-		in.Session = session
-		in.Device.State = Registered
-		if session == nil {
-			in.Device.State = DeviceUnknown
-		}
-		if _, err := s.eval(ctx, in); err != nil {
-			return &Problem{
-				File: s.data.file, Line: s.data.lines[r.Pattern], Field: fmt.Sprintf("routes[%q]", r.Pattern),
-				Message: fmt.Sprintf("environment %q, %s: %v", environment, sessionWord(session), err),
-				Remedy:  "make data.stepward.requirement answer for this route: look at its operation's name and members, and at its environment",
-			}
-		}
 	}
-	return nil
-}
-
-func sessionWord(session map[string]any) string {
-	if session == nil {
-		return "without a session"
+	if _, err := s.Require(ctx, in); err != nil {
+		return fmt.Sprintf("environment %q, with a session: %v", environment, err)
 	}
-	return "with a session"
+	return ""
 }

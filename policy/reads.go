@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"net/url"
@@ -20,48 +21,65 @@ type reads [][]string
 
 func readable(compiler *ast.Compiler, modules map[string]*ast.Module) reads {
 	var found reads
-	add := func(ref ast.Ref) {
-		if len(ref) == 0 || !ref[0].Equal(ast.InputRootDocument) {
-			return
-		}
-		var p []string
-		for _, term := range ref.ConstantPrefix()[1:] {
-			text, ok := term.Value.(ast.String)
-			if !ok {
-				break
+	references(compiler, modules, func(p []string, _ *ast.Location) { found = append(found, p) })
+	if base, err := dependencies.Base(compiler, ast.MustParseBody(query)); err == nil {
+		for _, ref := range base {
+			if p, ok := inputPath(ref); ok {
+				found = append(found, p)
 			}
-			p = append(p, string(text))
 		}
-		found = append(found, p)
+	} else {
+		found = append(found, nil) // everything
 	}
+	return found.minimal()
+}
+
+// references calls f with every path below input that any rule names.
+func references(compiler *ast.Compiler, modules map[string]*ast.Module, f func(p []string, at *ast.Location)) {
 	for name := range modules {
 		// Not ast.WalkTerms: it also visits the head of every reference, and then each rule would read the whole input.
+		var at *ast.Location
 		var visitor *ast.GenericVisitor
 		visitor = ast.NewGenericVisitor(func(x any) bool {
 			switch x := x.(type) {
+			case *ast.Rule:
+				at = x.Location
+			case *ast.Expr:
+				at = cmp.Or(x.Location, at)
+			case *ast.Term:
+				at = cmp.Or(x.Location, at)
 			case ast.Ref:
-				add(x)
+				if p, ok := inputPath(x); ok {
+					f(p, at)
+				}
 				for _, term := range x[1:] { // references within the reference
 					visitor.Walk(term)
 				}
 				return true
 			case ast.Var:
 				if x.Equal(ast.InputRootDocument.Value) { // the bare word input
-					add(ast.Ref{ast.InputRootDocument})
+					f(nil, at)
 				}
 			}
 			return false
 		})
 		visitor.Walk(compiler.Modules[name])
 	}
-	if base, err := dependencies.Base(compiler, ast.MustParseBody(query)); err == nil {
-		for _, ref := range base {
-			add(ref)
-		}
-	} else {
-		found = append(found, nil) // everything
+}
+
+// inputPath is the constant beginning of a reference below input.
+func inputPath(ref ast.Ref) (p []string, ok bool) {
+	if len(ref) == 0 || !ref[0].Equal(ast.InputRootDocument) {
+		return nil, false
 	}
-	return found.minimal()
+	for _, term := range ref.ConstantPrefix()[1:] {
+		text, isText := term.Value.(ast.String)
+		if !isText {
+			break
+		}
+		p = append(p, string(text))
+	}
+	return p, true
 }
 
 func (rs reads) minimal() reads {

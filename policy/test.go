@@ -48,13 +48,11 @@ func (r *TestReport) Passed() bool {
 func Test(ctx context.Context, fsys fs.FS, filter string) (*TestReport, error) {
 	s, problems := read(fsys)
 	if len(problems) > 0 {
-		sortProblems(problems)
-		return nil, problems
+		return nil, sorted(problems)
 	}
 	modules, problems := s.parsedTests()
 	if len(problems) > 0 {
-		sortProblems(problems)
-		return nil, problems
+		return nil, sorted(problems)
 	}
 	maps.Copy(modules, s.modules)
 	store := s.store()
