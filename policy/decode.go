@@ -2,10 +2,12 @@ package policy
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/stepward/stepward/internal/apiversion"
@@ -25,9 +27,8 @@ func decode(plain any) (*Requirement, error) {
 	if len(d.faults) == 0 {
 		d.whole()
 	}
-	// Members come in no order; the first by name speaks, so that one fault always reads alike.
-	for _, name := range slices.Sorted(maps.Keys(d.faults)) {
-		return nil, fmt.Errorf("requirement.%s: want %s", name, d.faults[name])
+	if len(d.faults) > 0 {
+		return nil, d.err()
 	}
 	return d.q, nil
 }
@@ -49,6 +50,15 @@ func (d *decoder) fail(name, want string) {
 	if d.faults[name] == "" {
 		d.faults[name] = want
 	}
+}
+
+// err names every fault, in one order, so that the same policy always reads alike.
+func (d *decoder) err() error {
+	faults := make([]string, 0, len(d.faults))
+	for _, name := range slices.Sorted(maps.Keys(d.faults)) {
+		faults = append(faults, "requirement."+name+": want "+d.faults[name])
+	}
+	return errors.New(strings.Join(faults, ", "))
 }
 
 func (d *decoder) member(name string, v any) {

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -134,7 +135,7 @@ func (s *Snapshot) Revision() string {
 
 // Match fills m with the route for one method and canonical path. m.Params is reused.
 func (s *Snapshot) Match(method, path string, m *Match) {
-	if s == nil || path == "" {
+	if s == nil || path == "" || path[0] != '/' { // the target * is no path
 		*m = Match{Params: m.Params[:0]}
 		return
 	}
@@ -142,7 +143,9 @@ func (s *Snapshot) Match(method, path string, m *Match) {
 }
 
 // HasPath reports whether any route matches the path with whatever method.
-func (s *Snapshot) HasPath(path string) bool { return s != nil && len(s.table.allow(path)) > 0 }
+func (s *Snapshot) HasPath(path string) bool {
+	return s != nil && strings.HasPrefix(path, "/") && len(s.table.allow(path)) > 0
+}
 
 // Routes lists the routes in the order of the data.
 func (s *Snapshot) Routes() []*Route {
@@ -218,7 +221,7 @@ func (s *Snapshot) eval(ctx context.Context, in *Input) (q *Requirement, err err
 	defer cancel()
 	results, err := s.prepared.Eval(ctx, rego.EvalParsedInput(value), rego.EvalRuleIndexing(true))
 	if err != nil {
-		return nil, fmt.Errorf("policy: evaluate: %w", err)
+		return nil, evaluated(err)
 	}
 	if len(results) != 1 || len(results[0].Expressions) != 1 {
 		return nil, fmt.Errorf("policy: %s is undefined", query)

@@ -134,11 +134,25 @@ func astProblems(file string, err error) Problems {
 			p.File, p.Line = e.Location.File, e.Location.Row
 		}
 		if e.Details != nil {
-			p.Message += " (" + strings.Join(e.Details.Lines(), " ") + ")"
+			p.Message += details(e.Details.Lines())
 		}
 		problems = append(problems, p)
 	}
 	return problems
+}
+
+// details puts on one line what OPA draws on several, without the caret that points at a column.
+func details(lines []string) string {
+	var kept []string
+	for _, line := range lines {
+		if line = strings.Trim(line, " \t"); strings.Trim(line, "^") != "" {
+			kept = append(kept, line)
+		}
+	}
+	if len(kept) == 0 {
+		return ""
+	}
+	return " (" + strings.Join(kept, ", ") + ")"
 }
 
 func remedyFor(e *ast.Error) string {

@@ -91,7 +91,7 @@ func (s *Snapshot) ask(ctx context.Context, r *Route, environment string) string
 	}
 	in.Device.State = DeviceUnknown
 	if _, err := s.Require(ctx, in); err != nil {
-		return fmt.Sprintf("environment %q, without a session: %v", environment, err)
+		return fmt.Sprintf("environment %q, without a session: %s", environment, inFull(err))
 	}
 	in.Device.State = Registered
 	in.Session = map[string]any{
@@ -99,7 +99,7 @@ func (s *Snapshot) ask(ctx context.Context, r *Route, environment string) string
 		"iat": json.Number("1767225600"), "exp": json.Number("1767229200"),
 	}
 	if _, err := s.Require(ctx, in); err != nil {
-		return fmt.Sprintf("environment %q, with a session: %v", environment, err)
+		return fmt.Sprintf("environment %q, with a session: %s", environment, inFull(err))
 	}
 	return ""
 }

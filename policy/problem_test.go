@@ -1,0 +1,260 @@
+package policy_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/stepward/stepward/policy"
+	"github.com/stepward/stepward/rego"
+)
+
+// problems loads a policy and returns what is wrong with it, one line each.
+func problems(t testing.TB, fsys fstest.MapFS) []string {
+	t.Helper()
+	_, err := policy.New(context.Background(), policy.Config{FS: fsys})
+	if err == nil {
+		return nil
+	}
+	var list policy.Problems
+	if !errors.As(err, &list) {
+		t.Fatalf("error %T %v, want a Problems", err, err)
+	}
+	return strings.Split(list.Error(), "\n")
+}
+
+// same compares lists of lines.
+func same(t testing.TB, got []string, want ...string) {
+	t.Helper()
+	if g, w := strings.Join(got, "\n"), strings.Join(want, "\n"); g != w {
+		t.Errorf("got:\n%s\nwant:\n%s", g, w)
+	}
+}
+
+const oneRoute = "routes:\n  GET /a: {operation: a}\n"
+
+func TestFaultsOfTheDataFile(t *testing.T) {
+	for _, c := range []struct{ name, data, want string }{
+		{"nothing", "", "data.yaml: is empty; write the routes there"},
+		{"only a comment", "# soon\n", "data.yaml: is empty; write the routes there"},
+		{"bad syntax", "routes: {\n", `data.yaml:1: is not YAML: line 1: did not find expected node content; mend the syntax`},
+		{"a list", "- a\n", "data.yaml:1: is not a mapping; write members as key: value"},
+		{"two documents", oneRoute + "---\na: 1\n", "data.yaml:3: holds more than one document; keep one"},
+		{"no routes", "mount: /api\n", `data.yaml:1: routes: has no routes; write at least one, such as "GET /users": {operation: user.read}`},
+		{"empty routes", "routes: {}\n", `data.yaml:1: routes: has no routes; write at least one, such as "GET /users": {operation: user.read}`},
+		{"a key twice", oneRoute + "a: 1\na: 2\n", `data.yaml:4: repeats the key "a"; keep one of them`},
+		{"a key twice far below", oneRoute + "a: {b: [{c: 1, c: 2}]}\n", `data.yaml:3: a.b[0]: repeats the key "c"; keep one of them`},
+		{"a route twice", oneRoute + "  GET /a: {operation: b}\n",
+			`data.yaml:3: routes: repeats the key "GET /a"; keep one of them` + "\n" +
+				`data.yaml:3: routes["GET /a"]: conflicts with "GET /a": both match the same requests; change or remove the route`},
+		{"an alias", oneRoute + "a: &x 1\nb: *x\n", "data.yaml:4: b: is an alias; write the value out; anchors and aliases are not supported"},
+		{"a merge", oneRoute + "a: &x {c: 1}\nb: {<<: *x}\n",
+			"data.yaml:4: b: has a key that is not plain text; write a plain key; merging with << is not supported"},
+		{"a date without quotes", oneRoute + "a: 2026_04_01\n", `data.yaml:3: a: 2026_04_01 is read as a number; put it in quotes: "2026_04_01"`},
+		{"infinity", oneRoute + "a: .inf\n", "data.yaml:3: a: is not a number that JSON has; write a finite number"},
+		{"no number", oneRoute + "a: .nan\n", "data.yaml:3: a: is not a number that JSON has; write a finite number"},
+		{"too great a number", oneRoute + "a: 18446744073709551615\n", "data.yaml:3: a: is not a whole number of 64 bits; put it in quotes, or write a smaller one"},
+		{"a tag", oneRoute + "a: !!binary aGk=\n", "data.yaml:3: a: has the tag !!binary; use plain text, numbers, true, false or null"},
+		{"a mount with a slash at its end", "mount: /api/\n" + oneRoute,
+			"data.yaml:1: mount: is not a canonical path; write a path such as /api/v0, without a slash at its end, or leave it out"},
+		{"a mount with a wildcard", "mount: /{a}\n" + oneRoute,
+			"data.yaml:1: mount: is not a canonical path; write a path such as /api/v0, without a slash at its end, or leave it out"},
+		{"a mount that is a list", "mount: [a]\n" + oneRoute,
+			"data.yaml:1: mount: is not a canonical path; write a path such as /api/v0, without a slash at its end, or leave it out"},
+		{"a route without operation", "routes:\n  GET /a: {}\n", `data.yaml:2: routes["GET /a"]: names no operation; add operation: NAME`},
+		{"a route that is text", "routes:\n  GET /a: a\n", `data.yaml:2: routes["GET /a"]: is not a mapping; write members as key: value`},
+		{"an operation that is no name", "routes:\n  GET /a: {operation: a b}\n",
+			`data.yaml:2: routes["GET /a"].operation: is not a name; write letters, digits, dots, dashes and underscores, such as wallet.export`},
+		{"an unknown member of a route", "routes:\n  GET /a: {operation: a, scopes: [b]}\n",
+			`data.yaml:2: routes["GET /a"].scopes: is not a member of a route; use operation, read_body or websocket; requirements belong to operations`},
+		{"too large a body", "routes:\n  GET /a: {operation: a, read_body: 1048577}\n",
+			`data.yaml:2: routes["GET /a"].read_body: is not a number of bytes; write 1 to 1048576, or leave it out`},
+		{"a websocket said in words", "routes:\n  GET /a: {operation: a, websocket: yes}\n",
+			`data.yaml:2: routes["GET /a"].websocket: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
+		{"a pattern that matches nothing", "routes:\n  GET /a/../b: {operation: a}\n",
+			`data.yaml:2: routes["GET /a/../b"]: segment ".." can never match: canon: path has a dot segment; change or remove the route`},
+		{"conflicting patterns", "mount: /api\nroutes:\n  \"GET /{a}\": {operation: a}\n  \"GET /{b}\": {operation: a}\n",
+			`data.yaml:4: routes["GET /{b}"]: conflicts with "GET /api/{a}": both match the same requests; change or remove the route`},
+		{"a header in capitals", oneRoute + "input_headers: [X-A]\n", "data.yaml:3: input_headers[0]: is not a header name in lower case; write it as x-dynamic-platform"},
+		{"a header with an underscore", oneRoute + "input_headers: [x_a]\n", "data.yaml:3: input_headers[0]: is not a header name in lower case; write it as x-dynamic-platform"},
+		{"a credential", oneRoute + "input_headers:\n- cookie\n", "data.yaml:4: input_headers[0]: cookie is a credential; read the verified claims in input.session"},
+		{"a header twice", oneRoute + "input_headers: [x-a, x-a]\n", "data.yaml:3: input_headers[1]: repeats x-a; keep one of them"},
+		{"headers in a mapping", oneRoute + "input_headers: {x-a: 1}\n", "data.yaml:3: input_headers: is not a list of header names; write a list such as [x-dynamic-platform]"},
+	} {
+		t.Run(c.name, func(t *testing.T) { same(t, problems(t, files(anyRule, c.data)), c.want) })
+	}
+}
+
+func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
+	operations := "operations: {a: {mfa_action: act}, b: {}}\n"
+	for _, c := range []struct{ name, data, want string }{
+		{"an unknown member", "environments: {default: {mod: shadow}}",
+			`environments["default"].mod: is not a member of an environment; use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, or options for members of your own`},
+		{"a mode that is none", "environments: {default: {mode: off}}", `environments["default"].mode: is neither enforce nor shadow; write mode: enforce or mode: shadow`},
+		{"locked by a word", "environments: {default: {locked: \"true\"}}",
+			`environments["default"].locked: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
+		{"a version that is none", "environments: {e 1: {minimum_api_version: \"2026_13_01\"}}",
+			`environments["e 1"].minimum_api_version: is not a dated version; write it as "2026_04_01", in quotes`},
+		{"a release that is none", "environments: {e: {minimum_sdk: {WalletKit: newest}}}",
+			`environments["e"].minimum_sdk.WalletKit: is not a release; write it as "4.76.0", in quotes`},
+		{"a release without quotes", "environments: {e: {minimum_sdk: {WalletKit: 4.7}}}",
+			`environments["e"].minimum_sdk.WalletKit: is not a release; write it as "4.76.0", in quotes`},
+		{"an action of no operation", "environments: {e: {mfa_actions: [act, acct]}}",
+			`environments["e"].mfa_actions[1]: "acct" is no operation's mfa_action; write one of act`},
+		{"actions that are no list", "environments: {e: {mfa_actions: act}}",
+			`environments["e"].mfa_actions: is not a list; write a list such as [wallet.waas.export]`},
+		{"step-up for an unknown operation", "environments: {e: {step_up: {c: true}}}",
+			`environments["e"].step_up.c: is no operation; write one of the members of operations`},
+		{"step-up by a word", "environments: {e: {step_up: {a: on}}}",
+			`environments["e"].step_up.a: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
+		{"a lifetime of nothing", "environments: {e: {max_age: {a: 0}}}", `environments["e"].max_age.a: is not right; write 1 to 86400 seconds`},
+		{"a lifetime in words", "environments: {e: {max_age: {a: 5m}}}", `environments["e"].max_age.a: is not right; write a whole number up to 86400`},
+		{"an unknown use", "environments: {e: {token: {a: once}}}", `environments["e"].token.a: is not right; write single_use or time_bound`},
+		{"an environment that is text", "environments: {e: shadow}", `environments["e"]: is not a mapping; write members as key: value`},
+		{"environments in a list", "environments: [e]", "environments: is not a mapping; write members as key: value"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			same(t, problems(t, files(anyRule, oneRoute+operations+c.data+"\n")), "data.yaml:4: "+c.want)
+		})
+	}
+	for _, c := range []struct{ name, operation, want string }{
+		{"an unknown member", "{allways: true}",
+			".allways: is not a member of an operation; use always, scopes, token, max_age, device, mfa_action, release_on, session, form, or options for members of your own"},
+		{"always by a word", "{always: \"true\"}", ".always: is not true or false; write true or false (yes and no are text in YAML 1.2)"},
+		{"scopes that are text", "{scopes: x}", ".scopes: is not right; write a list"},
+		{"a scope with a space", "{scopes: [a b]}", ".scopes: is not right; write scope tokens (RFC 6749 section 3.3), or non-empty lists of them"},
+		{"an empty choice", "{scopes: [[]]}", ".scopes: is not right; write scope tokens (RFC 6749 section 3.3), or non-empty lists of them"},
+		{"a token without scopes", "{token: single_use}", ".token: is not right; write scopes beside token"},
+		{"scopes without a session", "{session: false, scopes: [a]}", ".scopes: is not right; write session: true beside scopes"},
+		{"an action without a session", "{session: false, mfa_action: a}", ".mfa_action: is not right; write session: true beside mfa_action"},
+		{"a device without a session", "{session: false, device: registered}", ".device: is not right; write session: true beside device: registered"},
+		{"an unknown device rule", "{device: some}", ".device: is not right; write registered or any"},
+		{"a status of failure", "{release_on: [500]}", ".release_on: is not right; write a whole number up to 499"},
+		{"a session in words", "{session: no}", ".session: is not right; write true or false"},
+		{"text", "x", ": is not a mapping; write members as key: value"},
+	} {
+		t.Run("operation: "+c.name, func(t *testing.T) {
+			same(t, problems(t, files(anyRule, oneRoute+"operations:\n  a.b: "+c.operation+"\n")), `data.yaml:4: operations["a.b"]`+c.want)
+		})
+	}
+}
+
+func TestFaultsOfRules(t *testing.T) {
+	const head = "package stepward\n\n"
+	for _, c := range []struct{ name, rule, want string }{
+		{"bad syntax", head + "requirement := 1 if }\n", "requirement.rego:3: unexpected } token"},
+		{"no requirement", head + "other := 1\n", ".: no rule data.stepward.requirement; write package stepward with a rule named requirement"},
+		{"another package", "package stepword\n\nrequirement := {}\n", ".: no rule data.stepward.requirement"},
+		{"a misspelt member", head + "requirement := {} if input.request.methd == \"GET\"\n",
+			`requirement.rego:3: undefined ref: input.request.methd (`},
+		{"a wrong type", head + "requirement := {} if input.operation == 1\n", "requirement.rego:3: match error"},
+		{"an unsafe variable", head + "requirement := {} if x\n", "requirement.rego:3: var x is unsafe"},
+		{"an unused variable", head + "requirement := {} if { x := 1 }\n", "requirement.rego:3: assigned var x unused"},
+		{"a header that is not passed on", head + "requirement := {} if input.request.headers[\"x-b\"]\n",
+			`requirement.rego:3: input.request.headers["x-b"]: is never there: data.stepward.input_headers does not name it; add it`},
+		{"a header in capitals", head + "requirement := {} if input.request.headers[\"X-A\"]\n", `requirement.rego:3: input.request.headers["X-A"]: is never there`},
+		{"a wildcard of no route", head + "requirement := {} if input.params.idd == \"x\"\n",
+			`requirement.rego:3: input.params.idd: is never there: no route has a wildcard {idd}; write the name as a route's pattern does`},
+		{"a rule that the data has too", head + "requirement := {}\n\nmine := 1\n",
+			"requirement.rego:5: conflicting rule for data path stepward/mine found; rename the rule, or the member of the data file"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			data := "routes:\n  \"GET /{id}\": {operation: a}\ninput_headers: [x-a]\nmine: 2\n"
+			got := problems(t, files(c.rule, data))
+			if len(got) != 1 || !strings.HasPrefix(got[0], c.want) {
+				t.Errorf("got %q, want one problem that begins with %q", got, c.want)
+			}
+		})
+	}
+}
+
+// What depends on the clock, on chance or on the world is not there, by whatever name.
+func TestRulesHaveNoClockNetworkOrChance(t *testing.T) {
+	for _, call := range []string{
+		`http.send({"method": "get", "url": "http://127.0.0.1"}).status_code == 200`, `time.now_ns() > 0`, `opa.runtime().env.HOME`,
+		`rand.intn("a", 5) == 1`, `uuid.rfc4122("a")`, `net.lookup_ip_addr("localhost")`, `trace("x")`,
+		`io.jwt.decode_verify("", {"secret": "x"})[0]`, `io.jwt.encode_sign({}, {}, {})`,
+		`crypto.x509.parse_and_verify_certificates("")[0]`, `json.match_schema({}, {"$ref": "http://127.0.0.1/"})[0]`,
+		`json.verify_schema({"$ref": "file:///etc/passwd"})[0]`, `rego.parse_module("a", "package a")`,
+	} {
+		name, _, _ := strings.Cut(call, "(")
+		t.Run(name, func(t *testing.T) {
+			rule := "package stepward\n\nrequirement := {\"operation\": \"a\", \"session\": false} if " + call + "\n"
+			same(t, problems(t, files(rule, oneRoute)), "requirement.rego:3: undefined function "+name+
+				"; name a function that exists; policies have no clock, network or random source")
+		})
+	}
+}
+
+func TestAllProblemsAreReportedAtOnce(t *testing.T) {
+	fsys := fstest.MapFS{
+		"data.yaml": {Data: []byte("mount: api\nroutes:\n  GET /a: {operation: a}\n  GET /A: {operation: a}\n  GET /c: {operations: a}\n" +
+			"environments: {default: {mode: on}}\n")},
+		"a.rego": {Data: []byte("package stepward\n\nrequirement := 1 if input.request.methd\n")},
+		"b.rego": {Data: []byte("package stepward\n\nx if input.sesion.sub\n\ny if input.client.sdk == 1\n")},
+	}
+	got := problems(t, fsys)
+	var where []string
+	for _, line := range got {
+		place, _, _ := strings.Cut(line, ": ")
+		where = append(where, place)
+	}
+	same(t, where, "a.rego:3", "b.rego:3", "b.rego:5", "data.yaml:1", "data.yaml:4", "data.yaml:5", "data.yaml:5", "data.yaml:6")
+	for range 20 {
+		same(t, problems(t, fsys), got...)
+	}
+}
+
+func TestMoreThanTenCompilerErrors(t *testing.T) {
+	rule := "package stepward\n\nrequirement := 1\n" + strings.Repeat("x if input.nothing\n", 40)
+	if got := problems(t, files(rule, oneRoute)); len(got) != 40 {
+		t.Errorf("%d problems, want 40", len(got))
+	}
+}
+
+func TestFolders(t *testing.T) {
+	rule, data := &fstest.MapFile{Data: []byte(anyRule)}, &fstest.MapFile{Data: []byte(oneRoute)}
+	bad := &fstest.MapFile{Data: []byte("package\n")}
+	for _, c := range []struct {
+		name string
+		fsys fstest.MapFS
+		want string
+	}{
+		{"an empty folder", fstest.MapFS{}, ".: has no *.rego files; copy the shipped policy from rego/ and begin there\n" +
+			"data.yaml: is missing; write the routes there"},
+		{"no data", fstest.MapFS{"a.rego": rule}, "data.yaml: is missing; write the routes there"},
+		{"no rules", fstest.MapFS{"data.yaml": data}, ".: has no *.rego files; copy the shipped policy from rego/ and begin there"},
+		{"two data files", fstest.MapFS{"a.rego": rule, "data.json": {Data: []byte(`{"routes": {"GET /a": {"operation": "a"}}}`)}, "data.yaml": data},
+			"data.yaml: is a second data file; keep one data.yaml"},
+		{"data in JSON", fstest.MapFS{"a.rego": rule, "data.json": {Data: []byte(`{"routes": {"GET /a": {"operation": "a"}}}`)}}, ""},
+		{"rules in folders", fstest.MapFS{"x/y/a.rego": rule, "data.yaml": data}, ""},
+		{"hidden and other files", fstest.MapFS{"a.rego": rule, "data.yaml": data, "..data/a.rego": bad, ".a.rego": bad, "README.md": bad, "x/data.yaml": bad}, ""},
+		{"a broken test", fstest.MapFS{"a.rego": rule, "data.yaml": data, "a_test.rego": bad}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			got := problems(t, c.fsys)
+			if c.want == "" {
+				same(t, got)
+			} else {
+				same(t, got, strings.Split(c.want, "\n")...)
+			}
+		})
+	}
+}
+
+func TestCheckReadsTheTestsToo(t *testing.T) {
+	fsys := files(anyRule, oneRoute+"a: .nan\n")
+	fsys["a_test.rego"] = &fstest.MapFile{Data: []byte("package stepward_test\n\ntest_x if {\n")}
+	got := policy.Check(context.Background(), policy.Config{FS: fsys})
+	if len(got) != 2 || got[0].File != "a_test.rego" || got[1].File != "data.yaml" {
+		t.Errorf("got %v, want a problem of the test and one of the data", got)
+	}
+	if got := policy.Check(context.Background(), policy.Config{FS: rego.FS}); len(got) > 0 {
+		t.Errorf("the shipped policy: %v", got)
+	}
+	if got := policy.Check(context.Background(), policy.Config{}); len(got) != 1 {
+		t.Errorf("no folder: %v, want one problem", got)
+	}
+}
