@@ -1,0 +1,129 @@
+package proxy
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"net/http"
+	"net/netip"
+	"strings"
+
+	"github.com/stepward/stepward/internal/canon"
+	"github.com/stepward/stepward/internal/framing"
+	"github.com/stepward/stepward/internal/reason"
+)
+
+// target is the canonical request target and host: what is judged and what is sent.
+type target struct {
+	canon.Target
+	host string
+}
+
+// receive reads the request strictly into x, and removes from r what must not reach the backend. It returns "" or why the
+// request cannot be judged.
+func (p *Proxy) receive(r *http.Request, x *exchange) reason.Reason {
+	x.trusted = p.trusts(r.RemoteAddr)
+	x.request.RequestID = requestID(r.Header, x.trusted)
+	x.request.Method = safeMethod(r.Method)
+	if err := canon.Method(r.Method); err != nil {
+		return reason.AmbiguousRequest
+	}
+	var err error
+	if x.target.Target, err = canon.ParseTarget(r.RequestURI); err != nil {
+		return reason.AmbiguousRequest
+	}
+	if x.target.host, err = canon.Host(r.Host); err != nil {
+		return reason.AmbiguousRequest
+	}
+	if err := p.config.Rules.Check(r.Header, r.Trailer); err != nil {
+		return framingReason(err)
+	}
+	if err := p.config.Rules.CheckQuery(x.target.RawQuery); err != nil {
+		return framingReason(err)
+	}
+	if limit := p.config.MaxBody; limit > 0 && r.ContentLength > limit {
+		return reason.BodyTooLarge
+	}
+	x.socket = asksForWebSocket(r)
+	if !x.socket {
+		r.Header.Del("Upgrade") // any other protocol would be a tunnel past the gate
+	}
+	p.config.Rules.Strip(r.Header, x.trusted)
+
+	q := &x.request
+	q.Path, q.RawQuery, q.Host, q.Header, q.WebSocket = x.target.Path, x.target.RawQuery, x.target.host, r.Header, x.socket
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body = requestBody{rc: r.Body, left: p.config.MaxBody, limited: p.config.MaxBody > 0, ends: x.ends}
+		r.Body = &x.body
+	}
+	q.ReadBody = func(limit int64) ([]byte, error) { return readPrefix(r, limit) }
+	return ""
+}
+
+func framingReason(err error) reason.Reason {
+	if errors.Is(err, framing.ErrRepeated) || errors.Is(err, framing.ErrQuery) {
+		return reason.InvalidRequest
+	}
+	return reason.AmbiguousRequest
+}
+
+// safeMethod keeps what a client made up out of the decision log.
+func safeMethod(method string) string {
+	if canon.Method(method) != nil {
+		return "other"
+	}
+	return method
+}
+
+func (p *Proxy) trusts(peer string) bool {
+	if len(p.config.TrustedProxies) == 0 {
+		return false
+	}
+	address, err := netip.ParseAddrPort(peer)
+	if err != nil {
+		return false
+	}
+	ip := address.Addr().Unmap()
+	for _, network := range p.config.TrustedProxies {
+		if network.Contains(ip) {
+			return true
+		}
+	}
+	return false
+}
+
+// requestID is a trusted proxy's, if its form is good, or a new one.
+func requestID(h http.Header, trusted bool) string {
+	if values := h["X-Request-Id"]; trusted && len(values) == 1 && isRequestID(values[0]) {
+		return values[0]
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails since Go 1.24
+	return hex.EncodeToString(id[:])
+}
+
+func isRequestID(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
+			return false
+		}
+	}
+	return len(s) >= 8 && len(s) <= 128
+}
+
+// asksForWebSocket reports whether the client asks for exactly a WebSocket (RFC 6455 section 4.1).
+func asksForWebSocket(r *http.Request) bool {
+	upgrade := r.Header["Upgrade"]
+	if len(upgrade) != 1 || !strings.EqualFold(upgrade[0], "websocket") || r.Method != http.MethodGet || r.ProtoMajor != 1 || r.ProtoMinor < 1 {
+		return false
+	}
+	for _, value := range r.Header["Connection"] {
+		for option := range strings.SplitSeq(value, ",") {
+			if strings.EqualFold(strings.TrimSpace(option), "upgrade") {
+				return true
+			}
+		}
+	}
+	return false
+}
