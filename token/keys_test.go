@@ -475,7 +475,7 @@ func TestTheIssuerIsDown(t *testing.T) {
 	f.expect(t, one, "ok")
 	f.clock.pass(time.Minute)
 	p.CloseClientConnections()
-	p.Server.Close()
+	p.Close()
 	f.expect(t, one, "ok")
 	f.expect(t, two, "unavailable")
 	raw := two.token(sessionClaims())
