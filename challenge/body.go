@@ -82,28 +82,24 @@ func (w *Writer) problem(v *gate.Verdict, r *row, status int) *problem {
 	case kindStepUp:
 		w.stepUp(c, q)
 		p.Detail = stepUpDetail(r, q)
-		p.TokenState = string(v.TokenState)
 	case kindMFA:
 		c.Action, c.TokenHeader, c.Methods = q.MFAAction, w.config.MFAHeader, w.methods(q)
-		p.TokenState = string(v.TokenState)
 	case kindDevice:
 		c.State, c.SessionScope, c.VerifyURL = string(v.DeviceState), w.config.SessionScope, w.config.VerifyURL
 		c.Methods = []string{"email"}
 	case kindUpgrade:
 		upgrade(c, r, v, q)
 	}
-	switch r.reason {
-	case reason.Forbidden:
-		if q.Deny != nil {
-			p.PolicyCode, p.Detail = q.Deny.Code, q.Deny.Message
-		}
-	case reason.ConsumptionStoreUnavailable, reason.ConsumptionStateUnknown, reason.UpstreamUnreachable, reason.UpstreamUnknownOutcome,
-		reason.DecisionLogUnavailable:
+	if r.reason == reason.Forbidden && q.Deny != nil {
+		p.PolicyCode, p.Detail = q.Deny.Code, q.Deny.Message
+	}
+	asked := r.kind == kindStepUp || r.kind == kindMFA
+	if asked || v.TokenState != gate.TokenAbsent {
 		p.TokenState = string(v.TokenState)
-		if v.TokenState == gate.TokenUnused || v.TokenState == gate.TokenConsumed || v.TokenState == gate.TokenUnknown {
-			same := v.TokenState == gate.TokenUnused
-			c.RetrySameToken = &same
-		}
+	}
+	if !asked && p.TokenState != "" { // the request failed for another reason: what is the token still good for?
+		same := v.TokenState == gate.TokenUnused
+		c.RetrySameToken = &same
 	}
 	return p
 }
