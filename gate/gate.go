@@ -320,7 +320,7 @@ func (g *Gate) rehearsed(ctx context.Context, r *Request, v *Verdict, d *decisio
 func (g *Gate) record(r *Request, v *Verdict, d *decision, phase string, took time.Duration) error {
 	d.record = decisionlog.Record{
 		Time: d.now, Phase: phase, DecisionID: v.DecisionID, RequestID: v.RequestID, Method: r.Method,
-		Environment: v.Environment, Outcome: outcomeOf(v), Reason: string(v.Reason), SDK: d.sdk.Name,
+		Environment: v.Environment, Outcome: v.Outcome(), Reason: string(v.Reason), SDK: d.sdk.Name,
 		SDKVersion: string(d.sdk.Release), GateDuration: took,
 	}
 	rec := &d.record
@@ -330,11 +330,11 @@ func (g *Gate) record(r *Request, v *Verdict, d *decision, phase string, took ti
 	if d.snapshot != nil {
 		rec.Revision = d.snapshot.Revision()
 	}
+	rec.Operation = v.Operation()
 	if v.Route != nil {
-		rec.Route, rec.Operation = v.Route.Pattern, v.Route.Operation
+		rec.Route = v.Route.Pattern
 	}
 	if q := v.Requirement; q != nil {
-		rec.Operation = q.Operation
 		for _, choice := range q.Scopes {
 			rec.Scopes = append(rec.Scopes, choice[0])
 		}
@@ -352,14 +352,4 @@ func (g *Gate) record(r *Request, v *Verdict, d *decision, phase string, took ti
 		rec.TokenState = string(TokenReserved)
 	}
 	return g.config.Record(rec)
-}
-
-func outcomeOf(v *Verdict) string {
-	switch {
-	case v.Shadow:
-		return "would_refuse"
-	case v.Allow:
-		return "allow"
-	}
-	return "refuse"
 }

@@ -65,5 +65,27 @@ type Outcome struct {
 	Status int
 }
 
+// Outcome is the verdict as metrics and the decision log spell it: allow, refuse or would_refuse.
+func (v *Verdict) Outcome() string {
+	switch {
+	case v.Shadow:
+		return "would_refuse"
+	case v.Allow:
+		return "allow"
+	}
+	return "refuse"
+}
+
+// Operation is what the policy calls the request; the route's own word where the policy was not reached, "" without a route.
+func (v *Verdict) Operation() string {
+	switch {
+	case v.Requirement != nil:
+		return v.Requirement.Operation
+	case v.Route != nil:
+		return v.Route.Operation
+	}
+	return ""
+}
+
 // HoldsReservation reports whether the request must be sent at most once.
 func (v *Verdict) HoldsReservation() bool { return v.spend != nil }

@@ -179,6 +179,21 @@ func (s *Snapshot) Environment(id string) Environment {
 	return s.data.environments["default"]
 }
 
+// Shadowed lists the environments that only rehearse, sorted.
+func (s *Snapshot) Shadowed() []string {
+	if s == nil {
+		return nil
+	}
+	var ids []string
+	for id, e := range s.data.environments {
+		if e.Shadow {
+			ids = append(ids, id)
+		}
+	}
+	slices.Sort(ids)
+	return ids
+}
+
 // Cached reports whether requirements are remembered.
 func (s *Snapshot) Cached() bool { return s != nil && s.cache != nil }
 

@@ -79,6 +79,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 func (v verb) run(args []string, stdout, stderr io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
 	c := &call{args: args, flags: flag.NewFlagSet("stepward "+v.name, flag.ContinueOnError), stdout: stdout, stderr: stderr}
 	c.flags.SetOutput(stderr)
 	c.flags.Usage = func() {

@@ -26,7 +26,8 @@ type Metrics struct {
 	reloads    *prometheus.CounterVec
 	reloadedAt prometheus.Gauge
 	reloadGood prometheus.Gauge
-	cache      *prometheus.CounterVec
+	hits       prometheus.Counter
+	misses     prometheus.Counter
 	upstream   *prometheus.CounterVec
 
 	// DecisionLogDropped counts records that were lost.
@@ -61,7 +62,7 @@ func New(version string) *Metrics {
 		}, []string{"operation", "result"}),
 		jwks: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stepward_jwks_fetches_total",
-			Help: "Fetches and file reads of keys, by issuer (as configured) and result (ok, error).",
+			Help: "Fetches and file reads of keys, by issuer (as configured) and result (ok, unreachable, status, invalid).",
 		}, []string{"issuer", "result"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stepward_policy_reloads_total",
@@ -75,10 +76,6 @@ func New(version string) *Metrics {
 			Name: "stepward_policy_last_reload_successful",
 			Help: "1 if the last attempt to load the policy succeeded, else 0.",
 		}),
-		cache: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "stepward_requirement_cache_total",
-			Help: "Requirements by where they came from (hit, miss, off).",
-		}, []string{"result"}),
 		upstream: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stepward_upstream_failures_total",
 			Help: "Requests that the backend did not answer, by what is known (unreachable, unknown_outcome, client_gone).",
@@ -94,11 +91,16 @@ func New(version string) *Metrics {
 		operations: make(map[string]bool),
 		counters:   make(map[decision]prometheus.Counter),
 	}
+	cache := prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "stepward_requirement_cache_total",
+		Help: "Looks into the requirement cache, by result (hit, miss).",
+	}, []string{"result"})
+	m.hits, m.misses = cache.WithLabelValues("hit"), cache.WithLabelValues("miss")
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, m.cache, m.upstream,
+	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -143,22 +145,29 @@ func (m *Metrics) Ledger(operation, result string, took time.Duration) {
 	m.ledger.WithLabelValues(operation, result).Observe(took.Seconds())
 }
 
-// JWKS counts one fetch of keys.
-func (m *Metrics) JWKS(issuer string, err error) { m.jwks.WithLabelValues(issuer, result(err)).Inc() }
+// JWKS counts one attempt to read keys by its outcome, a word of token.FetchOutcomes.
+func (m *Metrics) JWKS(issuer, outcome string) { m.jwks.WithLabelValues(issuer, outcome).Inc() }
 
 // PolicyReload counts one attempt to load the policy.
 func (m *Metrics) PolicyReload(err error, now time.Time) {
-	m.reloads.WithLabelValues(result(err)).Inc()
 	if err != nil {
+		m.reloads.WithLabelValues("error").Inc()
 		m.reloadGood.Set(0)
 		return
 	}
+	m.reloads.WithLabelValues("ok").Inc()
 	m.reloadGood.Set(1)
 	m.reloadedAt.Set(float64(now.Unix()))
 }
 
-// RequirementCache counts one requirement: hit, miss or off.
-func (m *Metrics) RequirementCache(result string) { m.cache.WithLabelValues(result).Inc() }
+// RequirementCache counts one look into the cache.
+func (m *Metrics) RequirementCache(hit bool) {
+	if hit {
+		m.hits.Inc()
+		return
+	}
+	m.misses.Inc()
+}
 
 // UpstreamFailure counts one request without an answer.
 func (m *Metrics) UpstreamFailure(kind string) { m.upstream.WithLabelValues(kind).Inc() }
@@ -171,11 +180,4 @@ func (m *Metrics) Gauge(name, help string, labels map[string]string, read func()
 // Counter registers a count that somebody else keeps.
 func (m *Metrics) Counter(name, help string, labels map[string]string, read func() float64) {
 	m.registry.MustRegister(prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help, ConstLabels: labels}, read))
-}
-
-func result(err error) string {
-	if err != nil {
-		return "error"
-	}
-	return "ok"
 }

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/stepward/stepward/config"
+	"github.com/stepward/stepward/policy"
+	"github.com/stepward/stepward/rego"
+)
+
+const defaultConfig = "stepward.yaml"
+
+// checkVerb reports all problems of configuration and policy at once. It opens no socket but those that fetch keys.
+func checkVerb(ctx context.Context, c *call) error {
+	path := c.flags.String("config", defaultConfig, "configuration file")
+	offline := c.flags.Bool("offline", false, "do not fetch keys from jwks_url")
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	cfg, problems := checkConfig(*path)
+	if cfg != nil {
+		problems = append(problems, checkPolicy(ctx, cfg)...)
+		if !*offline {
+			problems = append(problems, checkKeys(ctx, cfg)...)
+		}
+	}
+	for _, p := range problems {
+		fmt.Fprintln(c.stdout, p)
+	}
+	if len(problems) > 0 {
+		fmt.Fprintf(c.stdout, "%d problem%s\n", len(problems), plural(len(problems)))
+		return errSaid
+	}
+	for _, w := range cfg.Warnings() {
+		fmt.Fprintf(c.stderr, "warning: %s\n", w)
+	}
+	fmt.Fprintf(c.stdout, "%s: configuration and policy are good\n", *path)
+	return nil
+}
+
+func plural(n int) string {
+	if n == 1 {
+		return ""
+	}
+	return "s"
+}
+
+// checkConfig returns the configuration as far as it can be used for further checks, and what is wrong with it.
+func checkConfig(path string) (*config.Config, []string) {
+	cfg, err := config.Load(path, config.LoadOptions{})
+	if err != nil {
+		return nil, lines(err)
+	}
+	return cfg, lines(config.CheckFiles(cfg, config.Disk{}))
+}
+
+// lines are the problems of an error that lists one on each line.
+func lines(err error) []string {
+	if err == nil {
+		return nil
+	}
+	return strings.Split(err.Error(), "\n")
+}
+
+// policyFiles is the operator's policy folder, or the embedded policy.
+func policyFiles(path string) fs.FS {
+	if path == "" {
+		return rego.FS
+	}
+	return os.DirFS(path)
+}
+
+func checkPolicy(ctx context.Context, cfg *config.Config) []string {
+	problems := policy.Check(ctx, policy.Config{FS: policyFiles(cfg.Policy.Path), EvalTimeout: cfg.Policy.EvalTimeout})
+	if len(problems) == 0 {
+		return nil
+	}
+	return lines(inFolder(cfg.Policy.Path, problems))
+}
+
+// inFolder puts the policy's folder before the file names of its problems.
+func inFolder(folder string, err error) error {
+	var list policy.Problems
+	if folder == "" || !errors.As(err, &list) {
+		return err
+	}
+	named := slices.Clone(list)
+	for i := range named {
+		named[i].File = filepath.Join(folder, named[i].File)
+	}
+	return named
+}
+
+// configVerb prints the schema, which editors use to complete and check the file.
+func configVerb(_ context.Context, c *call) error {
+	if err := c.parse(1); err != nil {
+		return err
+	}
+	if c.flags.Arg(0) != "schema" {
+		return c.misuse("want: stepward config schema")
+	}
+	schema, err := config.Schema()
+	if err != nil {
+		return err
+	}
+	_, err = io.WriteString(c.stdout, string(schema))
+	return err
+}

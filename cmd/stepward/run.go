@@ -1,0 +1,60 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/stepward/stepward/config"
+	"github.com/stepward/stepward/policy"
+)
+
+// runVerb stands in front of the backend until it is told to end.
+func runVerb(ctx context.Context, c *call) error {
+	path := c.flags.String("config", defaultConfig, "configuration file")
+	if err := c.parse(0); err != nil {
+		return err
+	}
+	cfg, problems := checkConfig(*path)
+	if len(problems) > 0 {
+		return c.refuse(problems)
+	}
+	err := serve(ctx, cfg, outputs{c.stdout, c.stderr})
+	if list := (policy.Problems)(nil); errors.As(err, &list) {
+		return c.refuse(lines(err))
+	}
+	return err
+}
+
+// refuse lists problems as talk: run has no data to print.
+func (c *call) refuse(problems []string) error {
+	for _, p := range problems {
+		fmt.Fprintln(c.stderr, p)
+	}
+	fmt.Fprintf(c.stderr, "%d problem%s; nothing was started\n", len(problems), plural(len(problems)))
+	return errSaid
+}
+
+// serve runs a service until ctx ends; SIGHUP reloads it.
+func serve(ctx context.Context, cfg *config.Config, out outputs) error {
+	s, err := newService(ctx, cfg, out)
+	if err != nil {
+		return err
+	}
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx) }()
+	for {
+		select {
+		case <-hangup:
+			s.Reload(ctx)
+		case err := <-done:
+			return err
+		}
+	}
+}
