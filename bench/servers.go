@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
@@ -62,7 +63,10 @@ func serve(ctx context.Context, address string, h http.Handler) error {
 		<-ctx.Done()
 		_ = server.Close() // the process ends
 	}()
-	return server.ListenAndServe()
+	if err := server.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // lab is what all rows share.

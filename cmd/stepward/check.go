@@ -27,8 +27,10 @@ func checkVerb(ctx context.Context, c *call) error {
 	}
 	cfg, problems := checkConfig(*path)
 	if cfg != nil {
-		problems = append(problems, checkPolicy(ctx, cfg)...)
-		if !*offline {
+		if info, err := os.Stat(cfg.Policy.Path); cfg.Policy.Path == "" || err == nil && info.IsDir() { // else it is said already
+			problems = append(problems, checkPolicy(ctx, cfg)...)
+		}
+		if !*offline && len(problems) == 0 {
 			problems = append(problems, checkKeys(ctx, cfg)...)
 		}
 	}
@@ -55,11 +57,11 @@ func plural(n int) string {
 
 // checkConfig returns the configuration as far as it can be used for further checks, and what is wrong with it.
 func checkConfig(path string) (*config.Config, []string) {
-	cfg, err := config.Load(path, config.LoadOptions{})
-	if err != nil {
-		return nil, lines(err)
+	cfg, problems := config.Check(path, config.LoadOptions{}, config.Disk{})
+	if len(problems) == 0 {
+		return cfg, nil
 	}
-	return cfg, lines(config.CheckFiles(cfg, config.Disk{}))
+	return cfg, lines(problems)
 }
 
 // lines are the problems of an error that lists one on each line.
