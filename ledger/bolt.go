@@ -95,7 +95,7 @@ func NewBolt(ctx context.Context, c BoltConfig) (*Bolt, error) {
 		file.abandon()
 		return nil, fmt.Errorf("ledger: %s: %w", c.Path, err)
 	}
-	b.fence = newFence(file.began, c.Leeway, c.Remember)
+	b.fence = newFence(time.Unix(0, file.about.began), c.Leeway, c.Remember)
 	go b.run()
 	return b, nil
 }

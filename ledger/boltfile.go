@@ -1,11 +1,9 @@
 package ledger
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"math"
 	"os"
 	"time"
@@ -13,7 +11,7 @@ import (
 	"go.etcd.io/bbolt"
 )
 
-// boltFile is the journal in a bbolt file: bucket "spent" holds the records, bucket "stepward" says what the file is.
+// boltFile is the journal in a bbolt file: bucket "spent" holds the records, bucket "stepward" one description.
 //
 // A record's name is the period in which it expires and then its sequence number, so new records go to the ends of a few
 // periods and a sweep removes whole neighbouring pages from the front.
@@ -21,90 +19,14 @@ type boltFile struct {
 	path   string
 	handle *os.File
 	db     *bbolt.DB
-	began  time.Time // when the file was made: its memory begins here
-	values []byte    // of the batch being written; bbolt keeps pointers into it until the commit
+	about  about  // as last committed
+	values []byte // of the batch being written; bbolt keeps pointers into it until the commit
 
 	update func(func(*bbolt.Tx) error) error // db.Update; tests make it fail
 }
 
-// record is one key as the file holds it.
-type record struct {
-	key       Key
-	owner     Owner
-	until     int64
-	seq       uint64
-	committed bool
-}
-
-const (
-	schema     = 1
-	period     = int64(5 * time.Minute)
-	nameLen    = 4 + 8
-	recordLen  = 32 + 16 + 8 + 1 + 4 // key, owner, until, committed, CRC-32 of the name and of these
-	fillFactor = 0.95                // records are appended, so a page that is left is done
-)
-
-var (
-	spentBucket = []byte("spent")
-	aboutBucket = []byte("stepward")
-
-	aboutSchema    = []byte("schema")
-	aboutBegan     = []byte("began")
-	aboutForgotten = []byte("forgotten")
-
-	castagnoli = crc32.MakeTable(crc32.Castagnoli)
-)
-
-// periodOf is the first period at whose beginning everything with this until has expired.
-func periodOf(until int64) uint32 {
-	p := max(until, 0) / period
-	if until%period != 0 && until > 0 {
-		p++
-	}
-	return uint32(p)
-}
-
-func (r *record) name() [nameLen]byte {
-	var n [nameLen]byte
-	binary.BigEndian.PutUint32(n[:], periodOf(r.until))
-	binary.BigEndian.PutUint64(n[4:], r.seq)
-	return n
-}
-
-func (r *record) appendValue(to []byte, name []byte) []byte {
-	from := len(to)
-	to = append(to, r.key[:]...)
-	to = append(to, r.owner[:]...)
-	to = binary.BigEndian.AppendUint64(to, uint64(r.until))
-	state := byte(0)
-	if r.committed {
-		state = 1
-	}
-	to = append(to, state)
-	return binary.BigEndian.AppendUint32(to, checksum(name, to[from:]))
-}
-
-func checksum(name, value []byte) uint32 {
-	return crc32.Update(crc32.Checksum(name, castagnoli), castagnoli, value)
-}
-
-// parseRecord is the inverse of name and appendValue; ok is false where they could not have written this.
-func parseRecord(name, value []byte) (r record, ok bool) {
-	if len(name) != nameLen || len(value) != recordLen {
-		return r, false
-	}
-	sum := value[recordLen-4:]
-	if binary.BigEndian.Uint32(sum) != checksum(name, value[:recordLen-4]) {
-		return r, false
-	}
-	copy(r.key[:], value)
-	copy(r.owner[:], value[32:])
-	r.until = int64(binary.BigEndian.Uint64(value[48:]))
-	r.seq = binary.BigEndian.Uint64(name[4:])
-	r.committed = value[56] == 1
-	again := r.name()
-	return r, bytes.Equal(again[:], name)
-}
+// fillFactor leaves little room: records are appended, so a page that is left is done.
+const fillFactor = 0.95
 
 // write commits ops, and with them the removal of at most sweep expired records. nil means that all of it is on the disk.
 func (f *boltFile) write(ops []op, now int64, sweep int) (err error) {
@@ -113,60 +35,64 @@ func (f *boltFile) write(ops []op, now int64, sweep int) (err error) {
 	if need := len(ops) * recordLen; cap(f.values) < need {
 		f.values = make([]byte, 0, 2*need)
 	}
-	return f.update(func(tx *bbolt.Tx) error {
-		spent := tx.Bucket(spentBucket)
-		if spent == nil {
-			return errors.New("the records are gone")
-		}
+	next := f.about
+	err = f.update(func(tx *bbolt.Tx) error {
+		spent, description := tx.Bucket(spentBucket), tx.Bucket(aboutBucket)
 		spent.FillPercent = fillFactor
 		for i := range ops {
-			if err := f.apply(spent, &ops[i]); err != nil {
+			if err := f.apply(spent, &next, &ops[i]); err != nil {
 				return err
 			}
 		}
-		return f.sweep(tx, spent, now, sweep)
+		if err := next.sweep(spent, uint32(now/period), sweep); err != nil {
+			return err
+		}
+		return description.Put(aboutName, next.encode())
 	})
+	if err == nil {
+		f.about = next
+	}
+	return err
 }
 
-func (f *boltFile) apply(spent *bbolt.Bucket, o *op) error {
-	name := o.record.name()
-	switch o.act {
-	case write:
-		from := len(f.values)
-		f.values = o.record.appendValue(f.values, name[:])
-		return spent.Put(name[:], f.values[from:len(f.values):len(f.values)])
-	case remove:
-		return spent.Delete(name[:])
-	default:
+func (f *boltFile) apply(spent *bbolt.Bucket, next *about, o *op) error {
+	if o.act == nothing {
 		return nil
 	}
+	r := &o.record
+	name := r.name()
+	// A commit finds its record, unless that was swept meanwhile, as a release does.
+	there := (o.act == remove || r.committed) && spent.Get(name[:]) != nil
+	switch {
+	case o.act == write:
+		if !there {
+			next.count(r.seq)
+		}
+		from := len(f.values)
+		f.values = r.appendValue(f.values, name[:])
+		return spent.Put(name[:], f.values[from:len(f.values):len(f.values)])
+	case there:
+		next.discount(r.seq)
+		return spent.Delete(name[:])
+	}
+	return nil
 }
 
-// sweep removes records of periods that are over, and notes up to when memory is gone in the same commit.
-func (f *boltFile) sweep(tx *bbolt.Tx, spent *bbolt.Bucket, now int64, limit int) error {
-	over := uint32(now / period)
-	forgotten := uint32(0)
+// sweep removes records of periods that are over, and notes up to when memory is gone.
+func (a *about) sweep(spent *bbolt.Bucket, over uint32, limit int) error {
 	cursor := spent.Cursor()
-	for name, _ := cursor.First(); name != nil && limit > 0; name, _ = cursor.First() {
-		p := binary.BigEndian.Uint32(name)
-		if p > over {
-			break
+	for ; limit > 0; limit-- {
+		name, _ := cursor.First()
+		if name == nil || binary.BigEndian.Uint32(name) > over {
+			return nil
 		}
+		a.forgotten = max(a.forgotten, int64(binary.BigEndian.Uint32(name))*period)
+		a.discount(binary.BigEndian.Uint64(name[4:]))
 		if err := cursor.Delete(); err != nil {
 			return err
 		}
-		forgotten = p
-		limit--
 	}
-	if forgotten == 0 {
-		return nil
-	}
-	about := tx.Bucket(aboutBucket)
-	until := int64(forgotten) * period
-	if last := about.Get(aboutForgotten); len(last) == 8 {
-		until = max(until, int64(binary.BigEndian.Uint64(last)))
-	}
-	return about.Put(aboutForgotten, binary.BigEndian.AppendUint64(nil, uint64(until)))
+	return nil
 }
 
 // due says that the first record's period is over.
@@ -180,75 +106,85 @@ func (f *boltFile) due(now int64) (due bool, err error) {
 	return due, err
 }
 
-// load reads what the file is and all live records. It returns the highest sequence number.
+// load checks the whole file and reads all live records. It returns the highest sequence number.
 func (f *boltFile) load(x *index, now int64) (seq uint64, err error) {
 	defer faultsAsPanics()()
 	defer recovered(&err)
 	err = f.db.View(func(tx *bbolt.Tx) error {
-		if err := f.loadAbout(tx.Bucket(aboutBucket), x); err != nil {
+		spent, description := tx.Bucket(spentBucket), tx.Bucket(aboutBucket)
+		if spent == nil || description == nil {
+			return errors.New("is a bbolt file, but not a ledger: name another file")
+		}
+		if f.about, err = parseAbout(description.Get(aboutName)); err != nil {
 			return err
 		}
-		spent := tx.Bucket(spentBucket)
-		if spent == nil {
-			return damaged("the records are missing")
-		}
-		return spent.ForEach(func(name, value []byte) error {
+		found := about{began: f.about.began, forgotten: f.about.forgotten}
+		x.forgotten = f.about.forgotten
+		err := spent.ForEach(func(name, value []byte) error {
 			r, ok := parseRecord(name, value)
 			if !ok {
 				return damaged("record %x does not match its checksum", name)
 			}
+			found.count(r.seq)
 			seq = max(seq, r.seq)
-			if r.until <= now {
-				return nil
-			}
-			// The clock was set back if a key is there twice: it had expired when it was taken again.
-			if e := x.find(r.key, now); e != nil && e.seq > r.seq {
-				return nil
-			}
-			x.remove(r.key)
-			x.add(entry{key: r.key, owner: r.owner, until: r.until, seq: r.seq, committed: r.committed})
+			x.restore(r, now)
 			return nil
 		})
+		if err != nil {
+			return err
+		}
+		if found != f.about {
+			return damaged("it holds %d records and should hold %d", found.records, f.about.records)
+		}
+		return checkStructure(tx)
 	})
 	return seq, err
 }
 
-func (f *boltFile) loadAbout(about *bbolt.Bucket, x *index) error {
-	if about == nil {
-		return fmt.Errorf("is a bbolt file, but not a ledger: name another file")
+// checkStructure finds what reading does not, such as a page that is in use and on the list of free ones.
+func checkStructure(tx *bbolt.Tx) (err error) {
+	for fault := range tx.Check() {
+		if err == nil {
+			err = damaged("%v", fault)
+		}
 	}
-	version, began, forgotten := about.Get(aboutSchema), about.Get(aboutBegan), about.Get(aboutForgotten)
-	switch {
-	case len(version) != 4 || len(began) != 8 || len(forgotten) != 8:
-		return damaged("its description is incomplete")
-	case binary.BigEndian.Uint32(version) != schema:
-		return fmt.Errorf("has schema %d, and this version of stepward reads schema %d: run the version that wrote it, or %s",
-			binary.BigEndian.Uint32(version), schema, remedy)
-	}
-	f.began = time.Unix(0, int64(binary.BigEndian.Uint64(began)))
-	x.forgotten = int64(binary.BigEndian.Uint64(forgotten))
-	return nil
+	return err
 }
 
-// found makes a file that holds nothing a ledger whose memory begins now.
+func (x *index) restore(r record, now int64) {
+	if r.until <= now {
+		return
+	}
+	// A key is there twice if it was taken again after it had expired, and the clock was set back since.
+	if e := x.find(r.key, now); e != nil {
+		if e.seq > r.seq {
+			return
+		}
+		x.remove(r.key)
+	}
+	x.add(entry{key: r.key, owner: r.owner, until: r.until, seq: r.seq, committed: r.committed})
+}
+
+// found makes a file that holds nothing a ledger whose memory begins now, and changes no other.
 func (f *boltFile) found(now time.Time) error {
+	empty := false
+	err := f.db.View(func(tx *bbolt.Tx) error {
+		name, _ := tx.Cursor().First()
+		empty = name == nil
+		return nil
+	})
+	if err != nil || !empty {
+		return err
+	}
 	return f.update(func(tx *bbolt.Tx) error {
-		if name, _ := tx.Cursor().First(); name != nil {
-			return nil
-		}
-		about, err := tx.CreateBucket(aboutBucket)
-		if err != nil {
-			return err
-		}
 		if _, err := tx.CreateBucket(spentBucket); err != nil {
 			return err
 		}
-		forgotten := int64(math.MinInt64)
-		return errors.Join(
-			about.Put(aboutSchema, binary.BigEndian.AppendUint32(nil, schema)),
-			about.Put(aboutBegan, binary.BigEndian.AppendUint64(nil, uint64(nanos(now)))),
-			about.Put(aboutForgotten, binary.BigEndian.AppendUint64(nil, uint64(forgotten))),
-		)
+		description, err := tx.CreateBucket(aboutBucket)
+		if err != nil {
+			return err
+		}
+		return description.Put(aboutName, (&about{began: nanos(now), forgotten: math.MinInt64}).encode())
 	})
 }
 

@@ -1,0 +1,137 @@
+//go:build unix
+
+package ledger_test
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stepward/stepward/ledger"
+)
+
+// TestWhatWasGrantedSurvivesKill kills a process at random moments. What it had been granted, committed or not, stays
+// spent. (The kernel survives here; that it was also told to fsync is bbolt's part, which NoSync alone would switch off.)
+func TestWhatWasGrantedSurvivesKill(t *testing.T) {
+	rounds := 30
+	if testing.Short() {
+		rounds = 5
+	}
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	granted := map[int64]bool{}
+	for round := range rounds {
+		child, out := startChild(t, path, fmt.Sprint(int64(round)<<32))
+		// Moments from within the first commit on to some hundred commits later.
+		time.Sleep(time.Duration(rand.Int64N(int64(40 * time.Millisecond))))
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		// A line may be cut off, so only those that are whole count.
+		printed, err := io.ReadAll(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = child.Wait() // It was killed.
+		lines := strings.Split(string(printed), "\n")
+		for _, line := range lines[:len(lines)-1] {
+			n, err := strconv.ParseInt(line, 10, 64)
+			if err != nil {
+				t.Fatalf("child: %v", err)
+			}
+			granted[n] = true
+		}
+		spentAll(t, path, granted)
+	}
+	t.Logf("%d keys were granted in %d rounds", len(granted), rounds)
+	if len(granted) == 0 {
+		t.Error("got no granted key, want some")
+	}
+}
+
+func spentAll(t *testing.T, path string, granted map[int64]bool) {
+	t.Helper()
+	b, err := ledger.NewBolt(t.Context(), ledger.BoltConfig{Path: path, Capacity: 1 << 30})
+	if err != nil {
+		t.Fatalf("open after a kill: %v", err)
+	}
+	defer b.Close()
+	for n := range granted {
+		now := time.Now()
+		c := ledger.Claim{Key: numbered(uint64(n)), Owner: ledger.NewOwner(), IssuedAt: now, Until: now.Add(time.Hour)}
+		err := b.Reserve(context.Background(), c)
+		if !errors.Is(err, ledger.ErrReserved) && !errors.Is(err, ledger.ErrConsumed) {
+			t.Fatalf("key %d was granted and is forgotten: got %v", n, err)
+		}
+	}
+}
+
+// startChild runs this program as another process that has the ledger open, and returns what it prints from then on.
+func startChild(t *testing.T, path, from string) (*exec.Cmd, *bufio.Reader) {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	child := exec.Command(self)
+	child.Env = append(os.Environ(), childPath+"="+path, childFrom+"="+from)
+	child.Stderr = os.Stderr
+	pipe, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = child.Process.Kill() })
+	out := bufio.NewReader(pipe)
+	if line, err := out.ReadString('\n'); line != "open\n" {
+		t.Fatalf("child: got %q, %v, want it to open the ledger", line, err)
+	}
+	return child, out
+}
+
+func TestTheProcessThatHoldsTheFileIsNamed(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "ledger.db")
+	child, out := startChild(t, path, "0")
+	go io.Copy(io.Discard, out)
+	start := time.Now()
+	_, err := ledger.NewBolt(t.Context(), ledger.BoltConfig{Path: path, Capacity: 1, LockWait: 50 * time.Millisecond})
+	holder := "another process"
+	if _, err := os.Stat("/proc/locks"); err == nil {
+		holder = fmt.Sprintf("process %d (", child.Process.Pid)
+	}
+	if got := fmt.Sprint(err); !strings.Contains(got, "is in use by "+holder) || !strings.Contains(got, "stop that one first") {
+		t.Errorf("got %q, want %q named and what to do", got, holder)
+	}
+	if waited := time.Since(start); waited > 5*time.Second {
+		t.Errorf("waited %v, want about 50ms", waited)
+	}
+
+	// A successor that is started before its predecessor has ended waits for it.
+	time.AfterFunc(100*time.Millisecond, func() { _ = child.Process.Kill() })
+	b, err := ledger.NewBolt(t.Context(), ledger.BoltConfig{Path: path, Capacity: 1, LockWait: time.Minute})
+	if err != nil {
+		t.Fatalf("open after the other ended: %v", err)
+	}
+	b.Close()
+	_ = child.Wait() // It was killed.
+}
+
+func TestWaitingForTheFileEndsWithTheContext(t *testing.T) {
+	bb, _ := newBoltBench(t)
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Millisecond)
+	defer cancel()
+	if _, err := ledger.NewBolt(ctx, ledger.BoltConfig{Path: bb.path, Capacity: 1}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v, want the context's error", err)
+	}
+}
