@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -241,7 +242,7 @@ func (s *sources) store() storage.Store {
 // faults, or beside faulty ones, as much as they say.
 func load(ctx context.Context, c *Config) (*Snapshot, error) {
 	s, problems := read(c.FS)
-	snap := &Snapshot{revision: s.revision, data: s.data, timeout: c.EvalTimeout}
+	snap := &Snapshot{revision: s.revision, data: s.data, timeout: max(c.EvalTimeout, probeTimeout)}
 	if s.data != nil {
 		problems = append(problems, snap.addRoutes()...)
 	}
@@ -270,6 +271,9 @@ func (s *Snapshot) addRoutes() Problems {
 	return problems
 }
 
+// probeTimeout bounds one evaluation of the probe: it asks what a policy answers, on a machine that may be busy with starting.
+const probeTimeout = 2 * time.Second
+
 func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Compiler, c *Config) Problems {
 	prepared, err := rego.New(rego.Query(query), rego.Compiler(compiler), rego.Store(from.store()), rego.Capabilities(capabilities()),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
@@ -282,7 +286,7 @@ func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Com
 		s.cache = newCache(c.CacheSize)
 	}
 	problems := s.probe(ctx)
-	s.onCache = c.OnCache
+	s.onCache, s.timeout = c.OnCache, c.EvalTimeout
 	return problems
 }
 
