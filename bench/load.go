@@ -34,8 +34,8 @@ func constant(request []byte) func(n int) source {
 
 // load runs one leg. Workers hold one connection each and write prebuilt requests; net/http's client would cost more than
 // the proxies that are measured.
-func (l *lab) load(ctx context.Context, s *server, make func(n int) source, concurrency, status int) (result, error) {
-	next := make(0)
+func (l *lab) load(ctx context.Context, s *server, requests func(n int) source, concurrency, status int) (result, error) {
+	next := requests(0)
 	var count atomic.Int64
 	var failed atomic.Pointer[error]
 	var mu sync.Mutex

@@ -99,17 +99,17 @@ func newLab(ctx context.Context, s settings) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
-	if l.backend, err = start(ctx, "1", freeAddress, func(a string) []string { return []string{self, "-role", "backend", "-listen", a} }); err != nil {
+	if l.backend, err = start(ctx, "1", func(a string) []string { return []string{self, "-role", "backend", "-listen", a} }); err != nil {
 		return nil, err
 	}
-	l.bare, err = start(ctx, "0", freeAddress, func(a string) []string {
+	l.bare, err = start(ctx, "0", func(a string) []string {
 		return []string{self, "-role", "bare", "-listen", a, "-upstream", l.backend.address}
 	})
 	if err != nil {
 		return nil, err
 	}
 	l.plain = constant([]byte("GET /api/v0/sdk/" + environment + "/users HTTP/1.1\r\nHost: wallet.example\r\nAuthorization: Bearer " + l.session + "\r\n\r\n"))
-	pin("1", os.Getpid())
+	pin(ctx, "1", os.Getpid())
 	return l, nil
 }
 
@@ -148,8 +148,8 @@ func (l *lab) mint(claims jwt.MapClaims) (string, error) {
 }
 
 // start runs a process on one CPU and waits until it listens.
-func start(ctx context.Context, cpu string, address func() (string, error), command func(address string) []string) (*server, error) {
-	a, err := address()
+func start(ctx context.Context, cpu string, command func(address string) []string) (*server, error) {
+	a, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -160,24 +160,25 @@ func start(ctx context.Context, cpu string, address func() (string, error), comm
 	if err := cmd.Start(); err != nil {
 		return nil, err
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- cmd.Wait() }()
+	var failure error // read after ended
+	ended := make(chan struct{})
+	go func() { failure = cmd.Wait(); close(ended) }()
 	stop := func() {
 		_ = cmd.Process.Signal(os.Interrupt) // it may have ended by itself
 		select {
-		case <-ended:
+		case <-ended: // how it ended no longer matters
 		case <-time.After(10 * time.Second):
 			_ = cmd.Process.Kill()
 		}
 	}
 	for range 200 {
-		if conn, err := net.DialTimeout("tcp", a, time.Second); err == nil {
+		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", a); err == nil {
 			conn.Close()
 			return &server{address: a, pid: cmd.Process.Pid, stop: stop}, nil
 		}
 		select {
-		case err := <-ended:
-			return nil, fmt.Errorf("%s ended: %w", args[2], err)
+		case <-ended:
+			return nil, fmt.Errorf("%s ended: %w", args[2], failure)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
@@ -185,12 +186,12 @@ func start(ctx context.Context, cpu string, address func() (string, error), comm
 	return nil, fmt.Errorf("%s does not listen on %s", args[2], a)
 }
 
-func pin(cpu string, pid int) {
-	_ = exec.Command("taskset", "-apc", cpu, fmt.Sprint(pid)).Run() // without it the figures are only noisier
+func pin(ctx context.Context, cpu string, pid int) {
+	_ = exec.CommandContext(ctx, "taskset", "-apc", cpu, fmt.Sprint(pid)).Run() // without it the figures are only noisier
 }
 
-func freeAddress() (string, error) {
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+func freeAddress(ctx context.Context) (string, error) {
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
 	if err != nil {
 		return "", err
 	}
@@ -261,11 +262,11 @@ func (l *lab) stepward(ctx context.Context, r row) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	admin, err := freeAddress()
+	admin, err := freeAddress(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, "0", freeAddress, func(address string) []string {
+	return start(ctx, "0", func(address string) []string {
 		file := filepath.Join(dir, "stepward.yaml")
 		if err := os.WriteFile(file, []byte(l.config(r, dir, address, admin)), 0o600); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)

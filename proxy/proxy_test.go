@@ -821,7 +821,7 @@ func socketServer() http.Handler {
 		if err != nil {
 			return
 		}
-		defer c.CloseNow() //nolint:errcheck // the test is over
+		defer c.CloseNow()
 		for {
 			kind, data, err := c.Read(r.Context())
 			if err != nil {
@@ -850,7 +850,7 @@ func TestWebSocketLivesAsLongAsTheSession(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer c.CloseNow() //nolint:errcheck // the test is over
+	defer c.CloseNow()
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	if err := c.Write(ctx, websocket.MessageText, []byte("hello")); err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -113,6 +112,6 @@ func configVerb(_ context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(c.stdout, string(schema))
+	_, err = c.stdout.Write(schema)
 	return err
 }

@@ -64,7 +64,7 @@ func TestOneTokenManyRequests(t *testing.T) {
 						return
 					}
 					res.Body.Close()
-					if res.StatusCode == 200 {
+					if res.StatusCode == http.StatusOK {
 						passed <- 1
 					}
 				})
@@ -211,7 +211,9 @@ func TestPolicyChangesTakeEffectAndBrokenOnesDoNot(t *testing.T) {
 	sign := callOf{method: "POST", path: path, body: `{"message":"6869"}`, session: w.session("ann")}
 	w.expect(w.do(sign), 200, "")
 
-	w.copyPolicy(func(data string) string { return strings.Replace(data, "step_up: {}", "step_up: {wallet.sign: true}", 1) })
+	w.copyPolicy(func(data string) string {
+		return strings.Replace(data, "step_up: {}", "step_up: {wallet.sign: true}", 1)
+	})
 	w.eventually("signing needs a step-up", func() bool { return w.do(sign).Code == "elevated_access_token_required" })
 
 	w.write("policy/requirement.rego", "package stepward\nrequirement := {")

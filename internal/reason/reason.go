@@ -51,9 +51,9 @@ const (
 	ElevatedTokenInvalid           Reason = "elevated_access_token_invalid"
 
 	// The old action-based MFA, below 2026_04_01.
-	MFATokenRequired Reason = "mfa_token_required"
-	MFATokenInvalid  Reason = "mfa_token_invalid"
-	MFATokenConsumed Reason = "mfa_token_consumed"
+	MFATokenRequired Reason = "mfa_token_required" //nolint:gosec // a reason, not a credential
+	MFATokenInvalid  Reason = "mfa_token_invalid"  //nolint:gosec // a reason, not a credential
+	MFATokenConsumed Reason = "mfa_token_consumed" //nolint:gosec // a reason, not a credential
 
 	// Ours to mend: the client waits.
 	RateLimited                 Reason = "rate_limited"
