@@ -81,7 +81,7 @@ func (w *Writer) problem(v *gate.Verdict, r *row, status int) *problem {
 	switch r.kind {
 	case kindStepUp:
 		w.stepUp(c, q)
-		p.Detail = stepUpDetail(r, q)
+		p.Detail = stepUpDetail(r, v, q)
 	case kindMFA:
 		c.Action, c.TokenHeader, c.Methods = q.MFAAction, w.config.MFAHeader, w.methods(q)
 	case kindDevice:
@@ -123,7 +123,7 @@ func (w *Writer) methods(q *policy.Requirement) []string {
 	return w.config.Methods
 }
 
-func stepUpDetail(r *row, q *policy.Requirement) string {
+func stepUpDetail(r *row, v *gate.Verdict, q *policy.Requirement) string {
 	var s strings.Builder
 	s.WriteString("This operation needs ")
 	switch r.reason {
@@ -137,6 +137,9 @@ func stepUpDetail(r *row, q *policy.Requirement) string {
 			s.WriteString(" and ")
 		}
 		s.WriteString(strings.Join(choice, " or "))
+	}
+	if r.reason == reason.ElevatedTokenRequired && v.TokenState == gate.TokenUnused {
+		s.WriteString(": the one that was sent is older than the memory of what has been spent")
 	}
 	s.WriteByte('.')
 	return s.String()

@@ -105,6 +105,7 @@ func mirrorWith(p *problem, withScopes bool) string {
 	add("token_header", c.TokenHeader)
 	add("action", c.Action)
 	add("state", c.State)
+	add("session_scope", c.SessionScope)
 	add("minimum_version", c.MinimumVersion)
 	add("sdk", c.SDK)
 	add("minimum_sdk_version", c.MinimumSDKVersion)

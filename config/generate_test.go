@@ -200,7 +200,7 @@ func jsonDefault(v reflect.Value) any {
 const manualHead = "<!-- Generated from config/config.go by go generate ./config. Do not edit. -->\n" + `# The configuration file
 
 ` + "```sh" + `
-stepward check --config examples/stepward.yaml      # every problem at once, with line, field and remedy
+stepward check --offline --config examples/stepward.yaml      # every problem at once, with line, field and remedy
 stepward config schema > stepward.schema.json       # for editors: # yaml-language-server: $schema=stepward.schema.json
 ` + "```" + `
 

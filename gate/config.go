@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/stepward/stepward/internal/decisionlog"
@@ -117,6 +118,11 @@ func (c *Config) check() error {
 func (c *Config) setDefaults() {
 	if c.Session.Header == "" && c.Session.Cookie == "" {
 		c.Session.Header = "Authorization"
+	}
+	for _, name := range []*string{
+		&c.Session.Header, &c.Elevated.Header, &c.MFA.Header, &c.Environment.Header, &c.Client.APIVersionHeader, &c.Client.SDKVersionHeader,
+	} {
+		*name = http.CanonicalHeaderKey(*name)
 	}
 	if c.LedgerTimeout == 0 {
 		c.LedgerTimeout = time.Second

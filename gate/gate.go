@@ -6,6 +6,7 @@
 package gate
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -100,9 +101,10 @@ func (g *Gate) Refuse(r *Request, v *Verdict, why reason.Reason) {
 
 func (g *Gate) begin(r *Request, v *Verdict) {
 	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails since Go 1.24
+	_, _ = rand.Read(id[:])                         // never fails since Go 1.24
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a UUID of version 4 (RFC 9562 section 5.4), which challenges show it as
 	v.DecisionID = hex.EncodeToString(id[:])
-	v.RequestID = r.RequestID
+	v.RequestID = cmp.Or(r.RequestID, v.DecisionID)
 	v.TokenState = TokenAbsent
 }
 
@@ -324,8 +326,8 @@ func (g *Gate) record(r *Request, v *Verdict, d *decision, phase string, took ti
 		SDKVersion: string(d.sdk.Release), GateDuration: took,
 	}
 	rec := &d.record
-	if phase == "intent" { // written before the verdict is final: it says what is about to be allowed
-		rec.Outcome, rec.Reason = "allow", string(reason.None)
+	if phase == "intent" { // written before there is a verdict
+		rec.Outcome, rec.Reason = "", ""
 	}
 	if d.snapshot != nil {
 		rec.Revision = d.snapshot.Revision()

@@ -7,7 +7,7 @@ import (
 // Request is what a door hands to the gate: one HTTP request whose target has passed package canon. The gate reads it and
 // changes nothing.
 type Request struct {
-	RequestID string // echoed to the client and the backend; the door made it or validated it
+	RequestID string // a trusted proxy's, validated; "" is given the decision's
 	Method    string
 	Path      string // from canon.Target: byte for byte what will be sent
 	RawQuery  string // from canon.Target

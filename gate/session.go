@@ -10,12 +10,13 @@ import (
 	"github.com/stepward/stepward/token"
 )
 
-// single returns the only value of a header, "" when it is absent, and false when it is repeated.
+// single returns the only value of a header, whose name is in net/http's form, "" when it is absent, and false when it is
+// repeated.
 func single(h http.Header, name string) (string, bool) {
 	if name == "" {
 		return "", true
 	}
-	values := h[http.CanonicalHeaderKey(name)]
+	values := h[name]
 	switch len(values) {
 	case 0:
 		return "", true

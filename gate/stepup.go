@@ -143,8 +143,7 @@ func (g *Gate) reserve(ctx context.Context, r *Request, v *Verdict, d *decision,
 func (g *Gate) hold(r *Request, v *Verdict, d *decision, q *policy.Requirement, c ledger.Claim) *spend {
 	outcome := decisionlog.Record{
 		Phase: "outcome", DecisionID: v.DecisionID, RequestID: v.RequestID, Method: r.Method, Route: v.Route.Pattern,
-		Operation: q.Operation, Environment: v.Environment, Outcome: "allow", Reason: string(reason.None),
-		Revision: d.snapshot.Revision(), TokenID: g.config.Hash("token", string(c.Key[:])),
+		Operation: q.Operation, Environment: v.Environment, Revision: d.snapshot.Revision(), TokenID: g.config.Hash("token", string(c.Key[:])),
 	}
 	return &spend{
 		store: g.config.Ledger, timeout: g.config.LedgerTimeout, key: c.Key, owner: c.Owner, releaseOn: q.ReleaseOn,

@@ -22,8 +22,8 @@ type Verdict struct {
 	Reason reason.Reason // why not; None when allowed, and in shadow the reason for which it would have been refused
 	Shadow bool          // the environment only rehearses: Allow is true whatever Reason says
 
-	DecisionID  string // 32 hex digits
-	RequestID   string
+	DecisionID  string              // 32 hex digits
+	RequestID   string              // for the client and the backend
 	Preflight   bool                // a CORS preflight: forward without credentials
 	Route       *policy.Route       // nil when none matched
 	Allowed     []string            // for MethodNotAllowed

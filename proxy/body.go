@@ -65,9 +65,6 @@ func (emptyBody) Close() error             { return nil }
 
 // readPrefix returns the whole body if it has at most limit bytes, and puts what it read back for the backend.
 func readPrefix(r *http.Request, limit int64) ([]byte, error) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return nil, nil
-	}
 	if r.ContentLength > limit {
 		return nil, gate.ErrBodyTooLarge
 	}

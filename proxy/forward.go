@@ -54,9 +54,9 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 		copyHeader(h, r.In.Header, "X-Forwarded-Proto")
 		copyHeader(h, r.In.Header, "Forwarded")
 	}
-	h["X-Request-Id"] = []string{x.request.RequestID}
+	x.set(h, "X-Request-Id", x.verdict.RequestID)
 	p.credentials(h, &x.verdict)
-	p.identify(h, &x.verdict)
+	p.identify(h, x)
 	sendOnce(r.Out)
 }
 
@@ -129,19 +129,25 @@ func removeCookie(h http.Header, name string) {
 }
 
 // identify tells the backend what was verified. Clients' copies were removed before the request was judged.
-func (p *Proxy) identify(h http.Header, v *gate.Verdict) {
-	set := func(name, value string) {
-		if name != "" && value != "" {
-			h[name] = []string{fieldValue(value)}
-		}
-	}
-	i := &p.config.Identity
-	set(i.DecisionID, v.DecisionID)
-	set(i.Subject, v.Subject)
-	set(i.Environment, v.Environment)
+func (p *Proxy) identify(h http.Header, x *exchange) {
+	i, v := &p.config.Identity, &x.verdict
+	x.set(h, i.DecisionID, v.DecisionID)
+	x.set(h, i.Subject, fieldValue(v.Subject))
+	x.set(h, i.Environment, fieldValue(v.Environment))
 	if i.Scopes != "" && len(v.Scopes) > 0 {
-		set(i.Scopes, strings.Join(v.Scopes, " "))
+		x.set(h, i.Scopes, fieldValue(strings.Join(v.Scopes, " ")))
 	}
+}
+
+// set is h.Set for a name in net/http's form, with room for the value that x already has.
+func (x *exchange) set(h http.Header, name, value string) {
+	if name == "" || value == "" {
+		return
+	}
+	n := x.sets
+	x.sets++
+	x.values[n] = value
+	h[name] = x.values[n : n+1 : n+1]
 }
 
 // fieldValue percent-encodes what is not printable ASCII, and "%" itself so that it can be undone.

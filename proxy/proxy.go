@@ -121,8 +121,10 @@ func (p *Proxy) CloseIdleConnections() {
 	}
 }
 
-// exchange is one request on its way.
+// exchange is one request on its way, and the context in which it goes.
 type exchange struct {
+	context.Context //nolint:containedctx // it is one: ReverseProxy's hooks find the exchange by exchangeKey
+
 	request gate.Request
 	verdict gate.Verdict
 	target  target
@@ -132,9 +134,20 @@ type exchange struct {
 	body    requestBody
 	answer  responseBody
 	gotConn atomic.Bool
+
+	values [5]string // of headers that we set: a request id and four facts
+	sets   int       // how many there are
 }
 
 type exchangeKey struct{}
+
+// Value is context.Context's.
+func (x *exchange) Value(key any) any {
+	if key == (exchangeKey{}) {
+		return x
+	}
+	return x.Context.Value(key)
+}
 
 func exchangeOf(ctx context.Context) *exchange {
 	x, _ := ctx.Value(exchangeKey{}).(*exchange)
@@ -162,7 +175,8 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
-	ctx := context.WithValue(r.Context(), exchangeKey{}, x)
+	x.Context = r.Context()
+	ctx := context.Context(x)
 	if x.socket {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, x.socketEnd())

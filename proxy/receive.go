@@ -1,8 +1,6 @@
 package proxy
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"net/http"
 	"net/netip"
@@ -52,13 +50,16 @@ func (p *Proxy) receive(r *http.Request, x *exchange) reason.Reason {
 
 	q := &x.request
 	q.Path, q.RawQuery, q.Host, q.Header, q.WebSocket = x.target.Path, x.target.RawQuery, x.target.host, r.Header, x.socket
+	q.ReadBody = noBody
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = requestBody{rc: r.Body, left: p.config.MaxBody, limited: p.config.MaxBody > 0, ends: x.ends}
 		r.Body = &x.body
+		q.ReadBody = func(limit int64) ([]byte, error) { return readPrefix(r, limit) }
 	}
-	q.ReadBody = func(limit int64) ([]byte, error) { return readPrefix(r, limit) }
 	return ""
 }
+
+func noBody(int64) ([]byte, error) { return nil, nil }
 
 func framingReason(err error) reason.Reason {
 	if errors.Is(err, framing.ErrRepeated) || errors.Is(err, framing.ErrQuery) {
@@ -92,14 +93,12 @@ func (p *Proxy) trusts(peer string) bool {
 	return false
 }
 
-// requestID is a trusted proxy's, if its form is good, or a new one.
+// requestID is a trusted proxy's, if its form is good, or "".
 func requestID(h http.Header, trusted bool) string {
 	if values := h["X-Request-Id"]; trusted && len(values) == 1 && isRequestID(values[0]) {
 		return values[0]
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // never fails since Go 1.24
-	return hex.EncodeToString(id[:])
+	return ""
 }
 
 func isRequestID(s string) bool {

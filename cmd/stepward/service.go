@@ -218,7 +218,7 @@ func (k *keySource) check() admin.Check {
 		c.OK, c.Detail = false, err.Error()
 		return c
 	}
-	c.Detail = fmt.Sprintf("%d keys, read at %s", stats.Keys, stats.Fetched.UTC().Format(time.RFC3339))
+	c.Detail = fmt.Sprintf("%d key%s, read at %s", stats.Keys, plural(stats.Keys), stats.Fetched.UTC().Format(time.RFC3339))
 	if stats.LastError != nil {
 		c.Warning = "the last good ones are believed until they are too old: " + stats.LastError.Error()
 	}

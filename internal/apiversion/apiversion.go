@@ -59,7 +59,8 @@ type Release string
 
 // ParseRelease reads a full major.minor.patch release of at most 64 bytes.
 func ParseRelease(s string) (Release, error) {
-	if len(s) > 64 || !semver.IsValid("v"+s) || strings.Count(strings.SplitN(s, "-", 2)[0], ".") < 2 {
+	core, _, _ := strings.Cut(s, "-")
+	if len(s) > 64 || !semver.IsValid("v"+s) || strings.Count(core, ".") < 2 {
 		return "", fmt.Errorf("release %.32q: want major.minor.patch such as 4.76.0", s)
 	}
 	return Release(s), nil

@@ -2,6 +2,7 @@ package decisionlog
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"crypto/hmac"
 	"crypto/rand"
@@ -54,6 +55,7 @@ type Log struct {
 
 	mu     sync.Mutex // guards what follows, and the writes
 	out    *bufio.Writer
+	line   bytes.Buffer
 	file   *os.File // nil unless To is a path
 	failed bool     // the last write failed, and that was said
 	closed bool
@@ -82,7 +84,7 @@ func Open(c Config) (*Log, error) {
 		c.Dropped = func() {}
 	}
 	l := &Log{config: c}
-	l.hashers.New = func() any { return hmac.New(sha256.New, c.Key) }
+	l.hashers.New = func() any { return &hasher{Hash: hmac.New(sha256.New, c.Key)} }
 	if err := l.open(); err != nil {
 		return nil, err
 	}
@@ -148,7 +150,8 @@ func (l *Log) Record(r *Record) error {
 // drain writes behind the requests. It flushes whenever nothing waits, so that a quiet log is a current one.
 func (l *Log) drain() {
 	defer close(l.drained)
-	for r := range l.records {
+	var r Record // one for all: it escapes into the encoder
+	for r = range l.records {
 		if r.Phase == phaseEnd {
 			return
 		}
@@ -162,16 +165,16 @@ func (l *Log) drain() {
 const phaseEnd = "\x00end"
 
 func (l *Log) write(r *Record, flush bool) error {
-	line, err := json.Marshal(r)
-	if err != nil {
-		return fmt.Errorf("decision log: encode: %w", err)
-	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return ErrClosed
 	}
-	_, err = l.out.Write(append(line, '\n'))
+	l.line.Reset()
+	if err := json.NewEncoder(&l.line).Encode(r); err != nil { // with a line feed
+		return fmt.Errorf("decision log: encode: %w", err)
+	}
+	_, err := l.out.Write(l.line.Bytes())
 	if err == nil && flush {
 		err = l.out.Flush()
 	}
@@ -233,12 +236,19 @@ func (l *Log) Close(within time.Duration) error {
 // Hash makes a value unreadable and comparable: HMAC-SHA-256 over the length-prefixed kind and the value, the first 16
 // bytes in hexadecimal.
 func (l *Log) Hash(kind, value string) string {
-	h, _ := l.hashers.Get().(hash.Hash)
+	h, _ := l.hashers.Get().(*hasher)
 	defer l.hashers.Put(h)
 	h.Reset()
-	h.Write([]byte{byte(len(kind))})
-	_, _ = io.WriteString(h, kind)
-	_, _ = io.WriteString(h, value)
-	var sum [sha256.Size]byte
-	return hex.EncodeToString(h.Sum(sum[:0])[:16])
+	h.text = append(append(append(h.text[:0], byte(len(kind))), kind...), value...)
+	h.Write(h.text)
+	var text [32]byte
+	hex.Encode(text[:], h.Sum(h.sum[:0])[:16])
+	return string(text[:])
+}
+
+// hasher is a keyed hash with its scratch, which would be allocated for every call through an interface.
+type hasher struct {
+	hash.Hash
+	text []byte
+	sum  [sha256.Size]byte
 }
