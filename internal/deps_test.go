@@ -42,9 +42,9 @@ var allowed = map[string][]string{
 
 	"ledger/ledgertest": {"ledger"},
 
-	"examples/issuer":              {},
-	"examples/backend":             {},
-	"examples/demo":                {"examples/backend", "examples/issuer"},
+	"examples/issuer":  {},
+	"examples/backend": {},
+	"examples/demo":    {"examples/backend", "examples/issuer"},
 }
 
 // unrestricted may import everything: the program, and what only tests and measurements use.
