@@ -40,8 +40,10 @@ type service struct {
 	ledger    ledger.Store
 	proxy     *proxy.Proxy
 
-	made     string // a decision log that was not there before; removed if the start fails
-	ran      atomic.Bool
+	madeLog, madeLedger string // files that were not there before
+
+	serving  atomic.Bool
+	started  bool // was ready once; only Run and close, which follows it, look
 	draining atomic.Bool
 
 	certificate atomic.Pointer[error] // of the last reload
@@ -62,7 +64,7 @@ func (s *service) serveDoor(w http.ResponseWriter, r *http.Request) {
 // Run serves until ctx ends, then lets requests in flight finish and closes everything. It listens at once and is ready once
 // every issuer's keys are there, for which it waits jwks.start_wait.
 func (s *service) Run(ctx context.Context) error {
-	s.ran.Store(true)
+	s.serving.Store(true)
 	s.announce()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
@@ -83,6 +85,7 @@ func (s *service) Run(ctx context.Context) error {
 	if err := waitForKeys(ctx, s.keys, s.config.JWKS.StartWait); err != nil && ctx.Err() == nil {
 		cancel(fmt.Errorf("%w; nothing can be verified without them", err))
 	} else if err == nil {
+		s.started = true
 		s.log.Info("ready", "listen", s.Addr().String(), "admin", s.AdminAddr().String(), "upstream", s.config.Upstream.String(),
 			"policy_revision", s.policy.Snapshot().Revision(), "ledger", string(s.config.Ledger.Kind))
 	}
@@ -185,7 +188,7 @@ func (s *service) reloadKeys(ctx context.Context) {
 
 // checks is what /readyz shows.
 func (s *service) checks() []admin.Check {
-	list := []admin.Check{{Name: "listener", OK: s.ran.Load() && !s.draining.Load()}}
+	list := []admin.Check{{Name: "listener", OK: s.serving.Load() && !s.draining.Load()}}
 	if s.draining.Load() {
 		list[0].Detail = "draining"
 	}
@@ -268,25 +271,35 @@ func (s *service) drain() error {
 	return errors.Join(err, s.admin.Shutdown(ctx))
 }
 
-// close gives back what is open, the ledger before the log that its last outcomes go to.
+// close gives back what is open, the ledger before the log that its last outcomes go to. A start that failed leaves no file
+// behind that it made, unless there is something in it.
 func (s *service) close() error {
 	var errs []error
 	for _, listener := range []*listen.Server{s.door, s.admin} {
-		if listener != nil && !s.ran.Load() {
+		if listener != nil && !s.serving.Load() {
 			errs = append(errs, listener.Shutdown(context.Background())) // nothing was served, so nothing is waited for
 		}
 	}
 	if s.proxy != nil {
 		s.proxy.CloseIdleConnections()
 	}
+	var empty []string
 	if s.ledger != nil {
+		if stats, err := s.ledger.Stats(context.Background()); err == nil && stats.Entries == 0 {
+			empty = append(empty, s.madeLedger)
+		}
 		errs = append(errs, s.ledger.Close())
 	}
 	if s.decisions != nil {
 		errs = append(errs, s.decisions.Close(5*time.Second))
 	}
-	if s.made != "" && !s.ran.Load() {
-		errs = append(errs, os.Remove(s.made))
+	if info, err := os.Stat(s.madeLog); err == nil && info.Size() == 0 {
+		empty = append(empty, s.madeLog)
+	}
+	for _, name := range empty {
+		if name != "" && !s.started {
+			errs = append(errs, os.Remove(name))
+		}
 	}
 	return errors.Join(errs...)
 }

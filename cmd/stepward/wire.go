@@ -154,29 +154,33 @@ func (s *service) openDecisions(out outputs) (err error) {
 			return fmt.Errorf("decision_log.key_file: %w", err)
 		}
 	}
-	_, missing := os.Stat(c.To)
+	made := c.To
+	if _, err := os.Stat(c.To); err == nil || !strings.ContainsRune(c.To, os.PathSeparator) {
+		made = ""
+	}
 	s.decisions, err = decisionlog.Open(decisionlog.Config{
 		To: c.To, Blocking: c.Blocking, Buffer: c.Buffer, Key: key, Dropped: s.metrics.DecisionLogDropped.Inc,
 		Log: s.log, Stdout: out.stdout, Stderr: out.stderr,
 	})
-	if err != nil {
-		return err
+	if err == nil {
+		s.madeLog = made
 	}
-	if errors.Is(missing, os.ErrNotExist) && strings.ContainsRune(c.To, os.PathSeparator) {
-		s.made = c.To
-	}
-	return nil
+	return err
 }
 
 func (s *service) openLedger(ctx context.Context) error {
 	c := s.config
+	made := c.Ledger.Path
+	if _, err := os.Stat(made); err == nil {
+		made = ""
+	}
 	store, err := ledger.Open(ctx, string(c.Ledger.Kind)+":"+c.Ledger.Path, ledger.Options{
 		Capacity: c.LedgerOptions.Capacity, Leeway: c.Leeway, Remember: c.MFA.Remember,
 	})
 	if err != nil {
 		return err
 	}
-	s.ledger = meteredStore{store, s.metrics.Ledger}
+	s.ledger, s.madeLedger = meteredStore{store, s.metrics.Ledger}, made
 	return nil
 }
 
