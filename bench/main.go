@@ -70,7 +70,42 @@ func measure(ctx context.Context, w io.Writer, s settings) error {
 			return fmt.Errorf("%s: %w", row.name, err)
 		}
 	}
+	if !matches("start", s.only) {
+		return nil
+	}
+	return lab.starts(ctx, w)
+}
+
+// starts prints how long it takes from exec to the first request served, with the embedded policy.
+func (l *lab) starts(ctx context.Context, w io.Writer) error {
+	var took []time.Duration
+	for range 5 {
+		began := time.Now()
+		under, err := l.stepward(ctx, row{ledger: "bolt"})
+		if err != nil {
+			return err
+		}
+		_, err = work(ctx, under.address, first(l.plain(0)), 200, time.Now().Add(time.Second))
+		took = append(took, time.Since(began))
+		under.stop()
+		if err != nil {
+			return err
+		}
+	}
+	fmt.Fprintf(w, "\nstart, exec to the first answer: %s (median of %d)\n", median(took).Round(time.Millisecond), len(took))
 	return nil
+}
+
+// first yields one request.
+func first(next source) source {
+	done := false
+	return func() []byte {
+		if done {
+			return nil
+		}
+		done = true
+		return next()
+	}
 }
 
 func (l *lab) row(ctx context.Context, w io.Writer, r row) error {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -171,7 +172,7 @@ func start(ctx context.Context, cpu string, command func(address string) []strin
 			_ = cmd.Process.Kill()
 		}
 	}
-	for range 200 {
+	for range 2000 {
 		if conn, err := new(net.Dialer).DialContext(ctx, "tcp", a); err == nil {
 			conn.Close()
 			return &server{address: a, pid: cmd.Process.Pid, stop: stop}, nil
@@ -179,7 +180,7 @@ func start(ctx context.Context, cpu string, command func(address string) []strin
 		select {
 		case <-ended:
 			return nil, fmt.Errorf("%s ended: %w", args[2], failure)
-		case <-time.After(50 * time.Millisecond):
+		case <-time.After(5 * time.Millisecond):
 		}
 	}
 	stop()
@@ -205,7 +206,8 @@ type row struct {
 	concurrency []int
 	ledger      string
 	cacheOff    bool
-	routes      int // 0: the embedded policy
+	routes      int  // 0: the embedded policy
+	reloading   bool // the policy changes all the time
 	requests    func(n int) source
 	status      int
 }
@@ -223,6 +225,7 @@ func (l *lab) rows() []row {
 		{name: "refusal, no elevated token", concurrency: all, ledger: "memory:", requests: refused, status: 403},
 		{name: "allowed, 10 routes", concurrency: []int{32}, ledger: "memory:", routes: 10, requests: l.plain, status: 200},
 		{name: "allowed, 10,000 routes", concurrency: []int{32}, ledger: "memory:", routes: 10_000, requests: l.plain, status: 200},
+		{name: "allowed, 10 routes, reloading", concurrency: []int{32}, ledger: "memory:", routes: 10, reloading: true, requests: l.plain, status: 200},
 	}
 }
 
@@ -266,13 +269,46 @@ func (l *lab) stepward(ctx context.Context, r row) (*server, error) {
 	if err != nil {
 		return nil, err
 	}
-	return start(ctx, "0", func(address string) []string {
+	under, err := start(ctx, "0", func(address string) []string {
 		file := filepath.Join(dir, "stepward.yaml")
 		if err := os.WriteFile(file, []byte(l.config(r, dir, address, admin)), 0o600); err != nil {
 			fmt.Fprintln(os.Stderr, "bench:", err)
 		}
 		return []string{l.settings.binary, "run", "--config", file}
 	})
+	if err == nil && r.reloading {
+		reload(under, filepath.Join(dir, "policy", "data.yaml"))
+	}
+	return under, err
+}
+
+// reload changes a policy's data five times a second until the server is stopped.
+func reload(s *server, file string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	stop := s.stop
+	s.stop = func() { cancel(); stop() }
+	go func() {
+		tick := time.NewTicker(200 * time.Millisecond)
+		defer tick.Stop()
+		for n := 0; ; n++ {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+			}
+			text, err := os.ReadFile(file)
+			if err == nil {
+				text, _, _ = bytes.Cut(text, []byte("# change"))
+				err = os.WriteFile(file+".new", fmt.Appendf(text, "# change %d\n", n), 0o600)
+			}
+			if err == nil {
+				err = os.Rename(file+".new", file)
+			}
+			if err != nil {
+				fmt.Fprintln(os.Stderr, "bench: reload:", err)
+			}
+		}
+	}()
 }
 
 func (l *lab) config(r row, dir, address, admin string) string {
@@ -290,7 +326,7 @@ func (l *lab) config(r row, dir, address, admin string) string {
 	b.WriteString("decision_log: {to: \"off\"}\nlog: {level: error}\n")
 	switch {
 	case r.routes > 0:
-		fmt.Fprintf(&b, "policy: {path: %s}\n", l.policy(dir, r.routes))
+		fmt.Fprintf(&b, "policy: {path: %s, watch_interval: 50ms}\n", l.policy(dir, r.routes))
 	case r.cacheOff:
 		b.WriteString("policy: {cache_size: 0}\n")
 	}

@@ -6,11 +6,16 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/stepward/stepward/config"
 	"github.com/stepward/stepward/policy"
 )
+
+// gcPercent lets the heap grow to five times what lives, which is about 3 MB with the embedded policy: at Go's own 100 the
+// collector takes 6 % of the CPU. The environment variable GOGC overrides it.
+const gcPercent = 400
 
 // runVerb stands in front of the backend until it is told to end.
 func runVerb(ctx context.Context, c *call) error {
@@ -21,6 +26,9 @@ func runVerb(ctx context.Context, c *call) error {
 	cfg, problems := checkConfig(*path)
 	if len(problems) > 0 {
 		return c.refuse(problems)
+	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
 	}
 	err := serve(ctx, cfg, outputs{c.stdout, c.stderr})
 	if list := (policy.Problems)(nil); errors.As(err, &list) {
