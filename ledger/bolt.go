@@ -83,19 +83,15 @@ func NewBolt(ctx context.Context, c BoltConfig) (*Bolt, error) {
 	if c.LockWait == 0 {
 		c.LockWait = 5 * time.Second
 	}
-	file, err := openBoltFile(ctx, c.Path, c.LockWait, c.Now())
+	file, found, err := openBoltFile(ctx, c.Path, c.LockWait, c.Now())
 	if err != nil {
 		return nil, fmt.Errorf("ledger: %s: %w", c.Path, err)
 	}
 	b := &Bolt{
-		now: c.Now, capacity: c.Capacity, file: file, index: newIndex(), next: newBatch(),
+		now: c.Now, fence: newFence(time.Unix(0, file.about.began), c.Leeway, c.Remember), capacity: c.Capacity,
+		file: file, index: found.index, seq: found.newest, next: newBatch(),
 		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
 	}
-	if b.seq, err = file.load(b.index, nanos(c.Now())); err != nil {
-		file.abandon()
-		return nil, fmt.Errorf("ledger: %s: %w", c.Path, err)
-	}
-	b.fence = newFence(time.Unix(0, file.about.began), c.Leeway, c.Remember)
 	go b.run()
 	return b, nil
 }
@@ -161,7 +157,7 @@ func (b *Bolt) withdraw(ctx context.Context, batch *batch, place int) error {
 	o := &batch.ops[place]
 	o.act = nothing
 	batch.reserves--
-	if e, ok := b.index.places[o.record.key]; ok && b.index.entries[e].seq == o.record.seq {
+	if i, ok := b.index.places[o.record.key]; ok && b.index.entries.at(i).seq == o.record.seq {
 		b.index.remove(o.record.key)
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, ctx.Err())

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/stepward/stepward/ledger"
@@ -16,17 +17,26 @@ import (
 
 // boltBench is one ledger file that can be opened again and again, with a clock that stands.
 type boltBench struct {
-	*testing.T
+	testing.TB
 	path  string
 	clock *ledgertest.Clock
 }
 
 // newBoltBench makes a ledger whose memory began an hour ago.
-func newBoltBench(t *testing.T) (*boltBench, *ledger.Bolt) {
+func newBoltBench(t testing.TB) (*boltBench, *ledger.Bolt) {
 	bb := &boltBench{t, filepath.Join(t.TempDir(), "ledger.db"), ledgertest.NewClock()}
 	b := bb.open()
 	bb.clock.Add(time.Hour)
 	return bb, b
+}
+
+// boltTest runs a test in a bubble, where the store's timer only fires while the test sleeps, and sleeping takes no time. The
+// bubble fails the test if a goroutine outlives it.
+func boltTest(t *testing.T, test func(bb *boltBench, b *ledger.Bolt)) {
+	synctest.Test(t, func(t *testing.T) {
+		bb, b := newBoltBench(t)
+		test(bb, b)
+	})
 }
 
 func (bb *boltBench) open() *ledger.Bolt {
@@ -48,6 +58,12 @@ func (bb *boltBench) close(b *ledger.Bolt) {
 	}
 }
 
+func (bb *boltBench) reopen(b *ledger.Bolt) *ledger.Bolt {
+	bb.Helper()
+	bb.close(b)
+	return bb.open()
+}
+
 func (bb *boltBench) claim(n int) ledger.Claim {
 	return ledger.Claim{
 		Key: numbered(uint64(n)), Owner: ledger.NewOwner(),
@@ -62,121 +78,226 @@ func (bb *boltBench) reserve(b *ledger.Bolt, what string, c ledger.Claim, want e
 	}
 }
 
+func (bb *boltBench) entries(b *ledger.Bolt, want int64) {
+	bb.Helper()
+	if s, err := b.Stats(context.Background()); err != nil || s.Entries != want {
+		bb.Errorf("stats: got %+v, %v, want %d entries", s, err, want)
+	}
+}
+
 func TestBoltRemembersOverARestart(t *testing.T) {
-	bb, b := newBoltBench(t)
-	reserved, committed, released := bb.claim(1), bb.claim(2), bb.claim(3)
-	for _, c := range []ledger.Claim{reserved, committed, released} {
-		bb.reserve(b, "it", c, nil)
-	}
-	b.Commit(t.Context(), committed.Key, committed.Owner)
-	b.Release(t.Context(), released.Key, released.Owner)
-	bb.close(b)
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		reserved, committed, released := bb.claim(1), bb.claim(2), bb.claim(3)
+		for _, c := range []ledger.Claim{reserved, committed, released} {
+			bb.reserve(b, "it", c, nil)
+		}
+		b.Commit(bb.Context(), committed.Key, committed.Owner)
+		b.Release(bb.Context(), released.Key, released.Owner)
 
-	b = bb.open()
-	if s, err := b.Stats(t.Context()); err != nil || s.Entries != 2 {
-		t.Errorf("stats: got %+v, %v, want 2 entries", s, err)
-	}
-	bb.reserve(b, "the reserved key", bb.claim(1), ledger.ErrReserved)
-	bb.reserve(b, "the committed key", bb.claim(2), ledger.ErrConsumed)
-	bb.reserve(b, "the released key", bb.claim(3), nil)
-	if err := b.Commit(t.Context(), reserved.Key, reserved.Owner); err != nil {
-		t.Errorf("commit by the owner of before: %v", err)
-	}
-	bb.reserve(b, "a token issued before the restart", bb.claim(4), nil)
-	bb.close(b)
+		b = bb.reopen(b)
+		bb.entries(b, 2)
+		bb.reserve(b, "the reserved key", bb.claim(1), ledger.ErrReserved)
+		bb.reserve(b, "the committed key", bb.claim(2), ledger.ErrConsumed)
+		bb.reserve(b, "the released key", bb.claim(3), nil)
+		if err := b.Commit(bb.Context(), reserved.Key, reserved.Owner); err != nil {
+			bb.Errorf("commit by the owner of before: %v", err)
+		}
+		bb.reserve(b, "a token issued before the restart", bb.claim(4), nil)
 
-	bb.clock.Add(5 * time.Minute)
-	b = bb.open()
-	bb.reserve(b, "the committed key at Until", bb.claim(2), nil)
+		bb.clock.Add(5*time.Minute - 1)
+		b = bb.reopen(b)
+		late := bb.claim(2)
+		late.Until = late.Until.Add(time.Hour)
+		bb.reserve(b, "the committed key a nanosecond before Until", late, ledger.ErrConsumed)
+		bb.clock.Add(1)
+		b = bb.reopen(b)
+		bb.reserve(b, "the committed key at Until", bb.claim(2), nil)
+	})
 }
 
 func TestBoltKeepsItsFenceOverARestart(t *testing.T) {
-	bb, b := newBoltBench(t)
-	bb.close(b)
-	b = bb.open()
-	c := bb.claim(1)
-	c.IssuedAt = bb.clock.Now().Add(-time.Hour)
-	bb.reserve(b, "a token from before the file", c, ledger.ErrFenced)
-	c.IssuedAt = bb.clock.Now().Add(-time.Minute)
-	bb.reserve(b, "a token from before the restart", c, nil)
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		b = bb.reopen(b)
+		c := bb.claim(1)
+		c.IssuedAt = bb.clock.Now().Add(-time.Hour)
+		bb.reserve(b, "a token from before the file", c, ledger.ErrFenced)
+		c.IssuedAt = bb.clock.Now().Add(-time.Minute)
+		bb.reserve(b, "a token from before the restart", c, nil)
+	})
 }
 
 func TestALostBoltFileFencesWhatItKnew(t *testing.T) {
-	bb, b := newBoltBench(t)
-	c := bb.claim(1)
-	bb.reserve(b, "it", c, nil)
-	bb.close(b)
-	if err := os.Remove(bb.path); err != nil {
-		t.Fatal(err)
+	for name, lose := range map[string]func(path string) error{
+		"removed":   os.Remove,
+		"emptied":   func(path string) error { return os.Truncate(path, 0) },
+		"moved off": func(path string) error { return os.Rename(path, path+".old") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+				c := bb.claim(1)
+				bb.reserve(b, "it", c, nil)
+				bb.close(b)
+				if err := lose(bb.path); err != nil {
+					bb.Fatal(err)
+				}
+				bb.reserve(bb.open(), "after the file was lost", c, ledger.ErrFenced)
+			})
+		})
 	}
-	b = bb.open()
-	bb.reserve(b, "after the file was lost", c, ledger.ErrFenced)
+}
+
+func TestMoreThanCapacityIsNotForgottenAtAStart(t *testing.T) {
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		for n := range 10 {
+			bb.reserve(b, "it", bb.claim(n), nil)
+		}
+		bb.close(b)
+		b, err := ledger.NewBolt(bb.Context(), ledger.BoltConfig{Path: bb.path, Capacity: 5, Now: bb.clock.Now})
+		if err != nil {
+			bb.Fatal(err)
+		}
+		defer b.Close()
+		for n := range 10 {
+			bb.reserve(b, "what is held", bb.claim(n), ledger.ErrReserved)
+		}
+		bb.reserve(b, "one more", bb.claim(10), ledger.ErrFull)
+		bb.clock.Add(5 * time.Minute)
+		bb.reserve(b, "one more when all have expired", bb.claim(10), nil)
+	})
+}
+
+// TestAClockThatWasAheadAtAStartBringsNothingBack restarts the store while the clock is wrong.
+func TestAClockThatWasAheadAtAStartBringsNothingBack(t *testing.T) {
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		c := bb.claim(1)
+		bb.reserve(b, "it", c, nil)
+		bb.clock.Add(6 * time.Minute)
+		b = bb.reopen(b)
+		bb.entries(b, 0)
+		bb.clock.Add(-6 * time.Minute)
+		bb.reserve(b, "it with the clock set back", c, ledger.ErrFenced)
+		b = bb.reopen(b)
+		bb.reserve(b, "it after another restart", c, ledger.ErrReserved)
+	})
+}
+
+func TestAClockThatWasNeverSetSweepsNothing(t *testing.T) {
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		c := bb.claim(1)
+		bb.reserve(b, "it", c, nil)
+		now := bb.clock.Now()
+		bb.clock.Add(time.Unix(-1e6, 0).Sub(now))
+		bb.reserve(b, "another, in 1969", bb.claim(2), ledger.ErrFenced)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		bb.clock.Add(now.Sub(bb.clock.Now()))
+		b = bb.reopen(b)
+		bb.reserve(b, "it when the clock is set", c, ledger.ErrReserved)
+	})
 }
 
 func TestBoltSweepsItsFile(t *testing.T) {
-	bb, b := newBoltBench(t)
-	for i := range 300 {
-		bb.reserve(b, "one of many", bb.claim(i), nil)
-	}
-	long := bb.claim(1000)
-	long.Until = bb.clock.Now().Add(time.Hour)
-	bb.reserve(b, "a long one", long, nil)
-	bb.clock.Add(10 * time.Minute)
-	// Each commit takes along some expired records, so no timer is needed to see them go.
-	for i := 0; ledger.Records(b) > 32; i++ {
-		if i == 40 {
-			t.Fatalf("got %d records, want the expired ones gone", ledger.Records(b))
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		for i := range 300 {
+			bb.reserve(b, "one of many", bb.claim(i), nil)
 		}
-		bb.reserve(b, "a new one", bb.claim(2000+i), nil)
-	}
-	bb.reserve(b, "the long one", long, ledger.ErrReserved)
-	bb.close(b)
+		long := bb.claim(1000)
+		long.Until = bb.clock.Now().Add(time.Hour)
+		bb.reserve(b, "a long one", long, nil)
+		bb.clock.Add(10 * time.Minute)
+		// Each commit takes along some expired records, so no timer is needed to see them go.
+		for i := 0; ledger.Records(b) > 32; i++ {
+			if i == 40 {
+				bb.Fatalf("got %d records, want the expired ones gone", ledger.Records(b))
+			}
+			bb.reserve(b, "a new one", bb.claim(2000+i), nil)
+		}
+		bb.reserve(b, "the long one", long, ledger.ErrReserved)
 
-	b = bb.open()
-	bb.reserve(b, "the long one after a restart", long, ledger.ErrReserved)
-	bb.clock.Add(-10 * time.Minute)
-	if err := b.Reserve(t.Context(), bb.claim(1)); !errors.Is(err, ledger.ErrFenced) {
-		t.Errorf("reserve of a swept key with the clock set back: got %v, want ErrFenced", err)
-	}
+		b = bb.reopen(b)
+		bb.reserve(b, "the long one after a restart", long, ledger.ErrReserved)
+		bb.clock.Add(-10 * time.Minute)
+		bb.reserve(b, "a swept key with the clock set back", bb.claim(1), ledger.ErrFenced)
+	})
 }
 
 func TestTheSweepNeedsNoRequests(t *testing.T) {
-	bb, b := newBoltBench(t)
-	for i := range 40 {
-		bb.reserve(b, "one of many", bb.claim(i), nil)
-	}
-	bb.clock.Add(10 * time.Minute)
-	for deadline := time.Now().Add(10 * time.Second); ledger.Records(b) > 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("got %d records, want none", ledger.Records(b))
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		for i := range 40 {
+			bb.reserve(b, "one of many", bb.claim(i), nil)
 		}
-	}
+		bb.clock.Add(10 * time.Minute)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if n := ledger.Records(b); n != 0 {
+			bb.Errorf("got %d records after a second, want none", n)
+		}
+	})
+}
+
+// TestBookkeepingNeedsNoRequests: a commit that nobody waits for reaches the file with the timer.
+func TestBookkeepingNeedsNoRequests(t *testing.T) {
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		c := bb.claim(1)
+		bb.reserve(b, "it", c, nil)
+		if err := b.Commit(bb.Context(), c.Key, c.Owner); err != nil {
+			bb.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		ledger.BreakWrites(b, ledger.FailsUnwritten) // The last write, at Close, does not save it.
+		b.Close()
+		bb.reserve(bb.open(), "it after a restart", c, ledger.ErrConsumed)
+	})
+}
+
+func TestNothingIsGrantedBeforeItIsOnTheDisk(t *testing.T) {
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		if !ledger.Syncs(b) {
+			bb.Error("bbolt is told not to fsync")
+		}
+		begun, release := ledger.HoldWrites(b)
+		answer := make(chan error, 1)
+		go func() { answer <- b.Reserve(context.Background(), bb.claim(1)) }()
+		<-begun
+		synctest.Wait()
+		select {
+		case err := <-answer:
+			bb.Errorf("got the answer %v while the disk was at work", err)
+		default:
+		}
+		close(release)
+		if err := <-answer; err != nil {
+			bb.Errorf("got %v, want nil when the disk was done", err)
+		}
+	})
 }
 
 func TestAReserveIsWithdrawnUntilItsWriteBegins(t *testing.T) {
-	bb, b := newBoltBench(t)
-	begun, release := ledger.HoldWrites(b)
-	writing, waiting := bb.claim(1), bb.claim(2)
-	ctx, cancel := context.WithCancel(t.Context())
-	answer := make(chan error)
-	go func() { answer <- b.Reserve(ctx, writing) }()
-	<-begun
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		begun, release := ledger.HoldWrites(b)
+		writing, waiting := bb.claim(1), bb.claim(2)
+		ctx, cancel := context.WithCancel(bb.Context())
+		answer := make(chan error)
+		go func() { answer <- b.Reserve(ctx, writing) }()
+		<-begun
 
-	late, end := context.WithTimeout(t.Context(), 10*time.Millisecond)
-	defer end()
-	if err := b.Reserve(late, waiting); !errors.Is(err, ledger.ErrUnavailable) {
-		t.Errorf("a reserve that only waited: got %v, want ErrUnavailable", err)
-	}
-	cancel()
-	if err := <-answer; !errors.Is(err, ledger.ErrUnknown) {
-		t.Errorf("a reserve that was being written: got %v, want ErrUnknown", err)
-	}
-	close(release)
-	bb.reserve(b, "what was withdrawn", waiting, nil)
-	bb.reserve(b, "what was unknown", bb.claim(1), ledger.ErrReserved)
-	bb.close(b)
-	b = bb.open()
-	bb.reserve(b, "what was unknown, after a restart", bb.claim(1), ledger.ErrReserved)
+		late, end := context.WithTimeout(bb.Context(), 10*time.Millisecond)
+		defer end()
+		if err := b.Reserve(late, waiting); !errors.Is(err, ledger.ErrUnavailable) {
+			bb.Errorf("a reserve that only waited: got %v, want ErrUnavailable", err)
+		}
+		cancel()
+		if err := <-answer; !errors.Is(err, ledger.ErrUnknown) {
+			bb.Errorf("a reserve that was being written: got %v, want ErrUnknown", err)
+		}
+		close(release)
+		bb.reserve(b, "what was withdrawn", waiting, nil)
+		bb.reserve(b, "what was unknown", bb.claim(1), ledger.ErrReserved)
+		b = bb.reopen(b)
+		bb.reserve(b, "what was withdrawn and taken again, after a restart", waiting, ledger.ErrReserved)
+		bb.reserve(b, "what was unknown, after a restart", bb.claim(1), ledger.ErrReserved)
+	})
 }
 
 func TestAFailedWriteBreaksTheStore(t *testing.T) {
@@ -191,51 +312,47 @@ func TestAFailedWriteBreaksTheStore(t *testing.T) {
 		{"bbolt panics", ledger.Panics, "page 7", nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {
-			bb, b := newBoltBench(t)
-			bb.reserve(b, "before", bb.claim(1), nil)
-			ledger.BreakWrites(b, row.fault)
-			bb.reserve(b, "while it fails", bb.claim(2), ledger.ErrUnknown)
-			bb.reserve(b, "after", bb.claim(3), ledger.ErrUnavailable)
-			if err := b.Commit(t.Context(), numbered(1), ledger.NewOwner()); !errors.Is(err, ledger.ErrUnavailable) {
-				t.Errorf("commit: got %v, want ErrUnavailable", err)
-			}
-			_, err := b.Stats(t.Context())
-			if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), row.cause) {
-				t.Errorf("stats: got %v, want ErrUnavailable and %q", err, row.cause)
-			}
-			if err := b.Close(); err == nil || !strings.Contains(err.Error(), row.cause) {
-				t.Errorf("close: got %v, want %q", err, row.cause)
-			}
+			boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+				bb.reserve(b, "before", bb.claim(1), nil)
+				ledger.BreakWrites(b, row.fault)
+				bb.reserve(b, "while it fails", bb.claim(2), ledger.ErrUnknown)
+				bb.reserve(b, "after", bb.claim(3), ledger.ErrUnavailable)
+				if err := b.Commit(bb.Context(), numbered(1), ledger.NewOwner()); !errors.Is(err, ledger.ErrUnavailable) {
+					bb.Errorf("commit: got %v, want ErrUnavailable", err)
+				}
+				_, err := b.Stats(bb.Context())
+				if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), row.cause) {
+					bb.Errorf("stats: got %v, want ErrUnavailable and %q", err, row.cause)
+				}
+				if err := b.Close(); err == nil || !strings.Contains(err.Error(), row.cause) {
+					bb.Errorf("close: got %v, want %q", err, row.cause)
+				}
 
-			b = bb.open()
-			bb.reserve(b, "before, after a restart", bb.claim(1), ledger.ErrReserved)
-			bb.reserve(b, "the failed one, after a restart", bb.claim(2), row.retried)
+				b = bb.open()
+				bb.reserve(b, "before, after a restart", bb.claim(1), ledger.ErrReserved)
+				bb.reserve(b, "the failed one, after a restart", bb.claim(2), row.retried)
+			})
 		})
 	}
 }
 
 func TestThoseWhoWaitBehindAFailedWriteLoseNothing(t *testing.T) {
-	bb, b := newBoltBench(t)
-	begun, release := ledger.HoldWrites(b)
-	ledger.BreakWrites(b, ledger.FailsUnwritten)
-	first, second := make(chan error), make(chan error)
-	go func() { first <- b.Reserve(context.Background(), bb.claim(1)) }()
-	<-begun
-	go func() { second <- b.Reserve(context.Background(), bb.claim(2)) }()
-	for entries := int64(0); entries < 2; time.Sleep(time.Millisecond) {
-		s, err := b.Stats(t.Context())
-		if err != nil {
-			t.Fatal(err)
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		begun, release := ledger.HoldWrites(b)
+		ledger.BreakWrites(b, ledger.FailsUnwritten)
+		first, second := make(chan error), make(chan error)
+		go func() { first <- b.Reserve(context.Background(), bb.claim(1)) }()
+		<-begun
+		go func() { second <- b.Reserve(context.Background(), bb.claim(2)) }()
+		synctest.Wait()
+		close(release)
+		if err := <-first; !errors.Is(err, ledger.ErrUnknown) {
+			bb.Errorf("the one in the write: got %v, want ErrUnknown", err)
 		}
-		entries = s.Entries
-	}
-	close(release)
-	if err := <-first; !errors.Is(err, ledger.ErrUnknown) {
-		t.Errorf("the one in the write: got %v, want ErrUnknown", err)
-	}
-	if err := <-second; !errors.Is(err, ledger.ErrUnavailable) {
-		t.Errorf("the one behind it: got %v, want ErrUnavailable", err)
-	}
+		if err := <-second; !errors.Is(err, ledger.ErrUnavailable) {
+			bb.Errorf("the one behind it: got %v, want ErrUnavailable", err)
+		}
+	})
 }
 
 func TestAFileThatIsTakenAwayBreaksTheStore(t *testing.T) {
@@ -244,50 +361,48 @@ func TestAFileThatIsTakenAwayBreaksTheStore(t *testing.T) {
 		"replaced": func(path string) error { return errors.Join(os.Remove(path), os.WriteFile(path, nil, 0o600)) },
 	} {
 		t.Run(name, func(t *testing.T) {
-			bb, b := newBoltBench(t)
-			if err := take(bb.path); err != nil {
-				t.Fatal(err)
-			}
-			for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-				_, err := b.Stats(t.Context())
-				if err != nil && strings.Contains(err.Error(), "restart stepward") {
-					return
+			boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+				if err := take(bb.path); err != nil {
+					bb.Fatal(err)
 				}
-				if time.Now().After(deadline) {
-					t.Fatalf("got %v, want an error that says restart", err)
+				time.Sleep(time.Second)
+				synctest.Wait()
+				_, err := b.Stats(bb.Context())
+				if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "restart stepward") {
+					bb.Errorf("stats after a second: got %v, want ErrUnavailable and what to do", err)
 				}
-			}
+				bb.reserve(b, "after a second", bb.claim(1), ledger.ErrUnavailable)
+			})
 		})
 	}
 }
 
 func TestCloseAnswersThoseWhoWait(t *testing.T) {
-	bb, b := newBoltBench(t)
-	begun, release := ledger.HoldWrites(b)
-	answers := make(chan error, 10)
-	for i := range 10 {
-		go func() { answers <- b.Reserve(context.Background(), bb.claim(i)) }()
-	}
-	<-begun
-	closed := make(chan error)
-	go func() { closed <- b.Close() }()
-	close(release)
-	if err := <-closed; err != nil {
-		t.Errorf("close: %v", err)
-	}
-	won := 0
-	for range 10 {
-		switch err := <-answers; {
-		case err == nil:
-			won++
-		case !errors.Is(err, ledger.ErrUnavailable):
-			t.Errorf("got %v, want nil or ErrUnavailable", err)
+	boltTest(t, func(bb *boltBench, b *ledger.Bolt) {
+		begun, release := ledger.HoldWrites(b)
+		answers := make(chan error, 10)
+		reserve := func(n int) { answers <- b.Reserve(context.Background(), bb.claim(n)) }
+		go reserve(0)
+		<-begun
+		for n := 1; n < 10; n++ {
+			go reserve(n)
 		}
-	}
-	b = bb.open()
-	if s, err := b.Stats(t.Context()); err != nil || s.Entries != int64(won) {
-		t.Errorf("got %+v, %v, want the %d that were granted", s, err, won)
-	}
+		synctest.Wait()
+		closed := make(chan error)
+		go func() { closed <- b.Close() }()
+		synctest.Wait()
+		bb.reserve(b, "while it closes", bb.claim(10), ledger.ErrUnavailable)
+		close(release)
+		if err := <-closed; err != nil {
+			bb.Errorf("close: %v", err)
+		}
+		for range 10 {
+			if err := <-answers; err != nil {
+				bb.Errorf("one who waited: got %v, want nil", err)
+			}
+		}
+		bb.entries(bb.open(), 10)
+	})
 }
 
 func TestTheFileIsPrivate(t *testing.T) {
@@ -300,8 +415,11 @@ func TestTheFileIsPrivate(t *testing.T) {
 
 func TestAnUnusablePathIsExplained(t *testing.T) {
 	dir := t.TempDir()
-	file := filepath.Join(dir, "file")
-	if err := errors.Join(os.WriteFile(file, []byte("x"), 0o600), os.Mkdir(filepath.Join(dir, "shut"), 0o500)); err != nil {
+	file, link := filepath.Join(dir, "file"), filepath.Join(dir, "link")
+	err := errors.Join(
+		os.WriteFile(file, []byte("x"), 0o600), os.Mkdir(filepath.Join(dir, "shut"), 0o500), os.Symlink("nowhere", link),
+	)
+	if err != nil {
 		t.Fatal(err)
 	}
 	for _, row := range []struct{ name, path, want string }{
@@ -309,6 +427,7 @@ func TestAnUnusablePathIsExplained(t *testing.T) {
 		{"a directory", dir, "is a directory: name a file in it, such as bolt:" + filepath.Join(dir, "ledger.db")},
 		{"a file for a directory", filepath.Join(file, "l.db"), "is not a directory"},
 		{"a device", os.DevNull, "is not a regular file"},
+		{"a link that leads nowhere", link, "is a symbolic link that leads nowhere: remove it"},
 		{"a directory that cannot be written", filepath.Join(dir, "shut/l.db"), "cannot be written"},
 	} {
 		t.Run(row.name, func(t *testing.T) {

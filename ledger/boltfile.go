@@ -44,7 +44,7 @@ func (f *boltFile) write(ops []op, now int64, sweep int) (err error) {
 				return err
 			}
 		}
-		if err := next.sweep(spent, uint32(now/period), sweep); err != nil {
+		if err := next.sweep(spent, periodAt(now), sweep); err != nil {
 			return err
 		}
 		return description.Put(aboutName, next.encode())
@@ -100,82 +100,15 @@ func (f *boltFile) due(now int64) (due bool, err error) {
 	defer recovered(&err)
 	err = f.db.View(func(tx *bbolt.Tx) error {
 		name, _ := tx.Bucket(spentBucket).Cursor().First()
-		due = len(name) == nameLen && binary.BigEndian.Uint32(name) <= uint32(now/period)
+		due = len(name) == nameLen && binary.BigEndian.Uint32(name) <= periodAt(now)
 		return nil
 	})
 	return due, err
 }
 
-// load checks the whole file and reads all live records. It returns the highest sequence number.
-func (f *boltFile) load(x *index, now int64) (seq uint64, err error) {
-	defer faultsAsPanics()()
-	defer recovered(&err)
-	err = f.db.View(func(tx *bbolt.Tx) error {
-		spent, description := tx.Bucket(spentBucket), tx.Bucket(aboutBucket)
-		if spent == nil || description == nil {
-			return errors.New("is a bbolt file, but not a ledger: name another file")
-		}
-		if f.about, err = parseAbout(description.Get(aboutName)); err != nil {
-			return err
-		}
-		found := about{began: f.about.began, forgotten: f.about.forgotten}
-		x.forgotten = f.about.forgotten
-		err := spent.ForEach(func(name, value []byte) error {
-			r, ok := parseRecord(name, value)
-			if !ok {
-				return damaged("record %x does not match its checksum", name)
-			}
-			found.count(r.seq)
-			seq = max(seq, r.seq)
-			x.restore(r, now)
-			return nil
-		})
-		if err != nil {
-			return err
-		}
-		if found != f.about {
-			return damaged("it holds %d records and should hold %d", found.records, f.about.records)
-		}
-		return checkStructure(tx)
-	})
-	return seq, err
-}
-
-// checkStructure finds what reading does not, such as a page that is in use and on the list of free ones.
-func checkStructure(tx *bbolt.Tx) (err error) {
-	for fault := range tx.Check() {
-		if err == nil {
-			err = damaged("%v", fault)
-		}
-	}
-	return err
-}
-
-func (x *index) restore(r record, now int64) {
-	if r.until <= now {
-		return
-	}
-	// A key is there twice if it was taken again after it had expired, and the clock was set back since.
-	if e := x.find(r.key, now); e != nil {
-		if e.seq > r.seq {
-			return
-		}
-		x.remove(r.key)
-	}
-	x.add(entry{key: r.key, owner: r.owner, until: r.until, seq: r.seq, committed: r.committed})
-}
-
-// found makes a file that holds nothing a ledger whose memory begins now, and changes no other.
-func (f *boltFile) found(now time.Time) error {
-	empty := false
-	err := f.db.View(func(tx *bbolt.Tx) error {
-		name, _ := tx.Cursor().First()
-		empty = name == nil
-		return nil
-	})
-	if err != nil || !empty {
-		return err
-	}
+// begin makes a file that holds nothing a ledger whose memory begins now.
+func (f *boltFile) begin(now time.Time) error {
+	f.about = about{began: nanos(now), forgotten: math.MinInt64}
 	return f.update(func(tx *bbolt.Tx) error {
 		if _, err := tx.CreateBucket(spentBucket); err != nil {
 			return err
@@ -184,7 +117,7 @@ func (f *boltFile) found(now time.Time) error {
 		if err != nil {
 			return err
 		}
-		return description.Put(aboutName, (&about{began: nanos(now), forgotten: math.MinInt64}).encode())
+		return description.Put(aboutName, f.about.encode())
 	})
 }
 
@@ -208,12 +141,6 @@ func (f *boltFile) moved() error {
 func (f *boltFile) close() (err error) {
 	defer recovered(&err)
 	return f.db.Close()
-}
-
-// abandon lets go of a file that turned out to be unusable.
-func (f *boltFile) abandon() {
-	_ = f.close() // What is wrong with the file is being reported already.
-	f.handle.Close()
 }
 
 func recovered(err *error) {

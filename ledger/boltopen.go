@@ -2,10 +2,8 @@ package ledger
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -18,21 +16,21 @@ import (
 
 // openBoltFile opens or makes the file and takes its lock. Whatever fails, no file is left that was not there before, and
 // one that was there is not changed.
-func openBoltFile(ctx context.Context, path string, wait time.Duration, now time.Time) (*boltFile, error) {
+func openBoltFile(ctx context.Context, path string, wait time.Duration, now time.Time) (*boltFile, contents, error) {
 	handle, made, err := openLocked(ctx, path, wait)
 	if err != nil {
-		return nil, err
+		return nil, contents{}, err
 	}
-	f, err := adopt(path, handle, now)
+	f, c, err := adopt(path, handle, now)
 	if err != nil {
 		if made {
 			// Whoever waits for its lock sees that it is gone and makes another; the error that counts is err.
 			_ = os.Remove(path)
 		}
 		handle.Close()
-		return nil, err
+		return nil, c, err
 	}
-	return f, nil
+	return f, c, nil
 }
 
 func openLocked(ctx context.Context, path string, wait time.Duration) (handle *os.File, made bool, err error) {
@@ -74,12 +72,15 @@ func openFile(path string) (handle *os.File, made bool, err error) {
 	}
 	handle, err = os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_EXCL, 0o600)
 	made = err == nil
-	if errors.Is(err, fs.ErrExist) {
+	exists := errors.Is(err, fs.ErrExist)
+	if exists {
 		handle, err = os.OpenFile(path, os.O_RDWR, 0)
 	}
 	switch {
 	case err == nil:
 		return handle, made, nil
+	case exists && errors.Is(err, fs.ErrNotExist):
+		return nil, false, errors.New("is a symbolic link that leads nowhere: remove it")
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, false, fmt.Errorf("directory %s does not exist: create it, owned by the user who runs stepward", dir)
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
@@ -91,90 +92,35 @@ func openFile(path string) (handle *os.File, made bool, err error) {
 	return nil, false, err
 }
 
-// adopt checks the file and gives it to bbolt.
-func adopt(path string, handle *os.File, now time.Time) (f *boltFile, err error) {
+// adopt reads the whole file and then gives it to bbolt.
+func adopt(path string, handle *os.File, now time.Time) (f *boltFile, c contents, err error) {
+	info, err := handle.Stat()
+	if err != nil {
+		return nil, c, err
+	}
+	if c, err = readLedger(handle, info.Size(), nanos(now)); err != nil {
+		return nil, c, err
+	}
 	defer faultsAsPanics()()
 	defer recovered(&err)
-	if err := checkPages(handle); err != nil {
-		return nil, err
-	}
 	db, err := bbolt.Open(path, 0o600, &bbolt.Options{
-		Timeout: time.Nanosecond, FreelistType: bbolt.FreelistMapType, NoStatistics: true,
+		// The list of free pages is made anew at each start: written with every commit, it would cost a page each time, and
+		// hundreds once a burst of tokens has expired.
+		NoFreelistSync: true, FreelistType: bbolt.FreelistMapType,
+		Timeout: time.Nanosecond, NoStatistics: true,
 		OpenFile: func(string, int, os.FileMode) (*os.File, error) { return handle, nil },
 	})
 	if err != nil {
-		return nil, fmt.Errorf("open: %w", err)
+		return nil, c, fmt.Errorf("open: %w", err)
 	}
-	f = &boltFile{path: path, handle: handle, db: db, update: db.Update}
-	if err := f.found(now); err != nil {
-		_ = db.Close() // The first error counts.
-		return nil, fmt.Errorf("write: %w", err)
-	}
-	return f, nil
-}
-
-// meta is the part of a bbolt meta page that tells whether the file is whole.
-type meta struct {
-	pageSize  uint32
-	pages     uint64 // how many the file must have
-	committed uint64 // the transaction that wrote it
-}
-
-const (
-	metaOffset = 16 // after the page's own header
-	metaLen    = 64
-	boltMagic  = 0xED0CDAED
-)
-
-// checkPages finds what bbolt would panic on or pass over. bbolt takes the older meta page where the newer one is bad and
-// so would forget the last commit, which may have answered requests; a file with one bad meta page is therefore damaged.
-func checkPages(handle *os.File) error {
-	info, err := handle.Stat()
-	if err != nil {
-		return err
-	}
-	if info.Size() == 0 {
-		return nil // A new one.
-	}
-	first, err := readMeta(handle, 0)
-	if err != nil {
-		return err
-	}
-	second, err := readMeta(handle, int64(first.pageSize))
-	if err != nil {
-		return err
-	}
-	newest := first
-	if second.committed > first.committed {
-		newest = second
-	}
-	switch need := newest.pages * uint64(newest.pageSize); {
-	case first.pageSize != second.pageSize || first.committed+1 != second.committed && second.committed+1 != first.committed:
-		return damaged("its two meta pages are not of one history")
-	case uint64(info.Size()) < need:
-		return damaged("it has %d bytes and should have at least %d", info.Size(), need)
-	}
-	return nil
-}
-
-func readMeta(handle *os.File, at int64) (m meta, err error) {
-	var page [metaOffset + metaLen]byte
-	if _, err := handle.ReadAt(page[:], at); err != nil {
-		return m, damaged("its meta page at byte %d is missing", at)
-	}
-	body, native := page[metaOffset:], binary.NativeEndian
-	if native.Uint32(body) != boltMagic {
-		if at == 0 {
-			return m, damaged("it does not begin like a ledger, or it is another kind of file")
+	f = &boltFile{path: path, handle: handle, db: db, update: db.Update, about: c.about}
+	if !c.begun {
+		if err := f.begin(now); err != nil {
+			_ = db.Close() // The first error counts.
+			return nil, c, fmt.Errorf("write: %w", err)
 		}
-		return m, damaged("its meta page at byte %d is overwritten", at)
 	}
-	sum := fnv.New64a()
-	_, _ = sum.Write(body[:metaLen-8]) // A hash never fails.
-	if native.Uint64(body[metaLen-8:]) != sum.Sum64() {
-		return m, damaged("its meta page at byte %d does not match its checksum", at)
-	}
-	return meta{pageSize: native.Uint32(body[8:]), pages: native.Uint64(body[40:]), committed: native.Uint64(body[48:])}, nil
+	return f, c, nil
 }
 
 // faultsAsPanics makes reading past a mapped file recoverable on this goroutine until the returned func is called.

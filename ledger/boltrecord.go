@@ -42,6 +42,10 @@ func periodOf(until int64) uint32 {
 	return uint32(p)
 }
 
+// periodAt is the period of a time: all records of earlier ones and of this one have expired. A clock that was never set
+// shows a time before 1970, when nothing has.
+func periodAt(now int64) uint32 { return uint32(max(now, 0) / period) }
+
 func (r *record) name() [nameLen]byte {
 	var n [nameLen]byte
 	binary.BigEndian.PutUint32(n[:], periodOf(r.until))
@@ -81,7 +85,7 @@ func parseRecord(name, value []byte) (r record, ok bool) {
 	r.seq = binary.BigEndian.Uint64(name[4:])
 	r.committed = value[56] == 1
 	again := r.name()
-	return r, bytes.Equal(again[:], name)
+	return r, bytes.Equal(again[:], name) && value[56] <= 1
 }
 
 // about describes the file. It changes with every commit, which costs nothing, since bbolt rewrites its page anyway.

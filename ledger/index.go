@@ -5,12 +5,13 @@ import (
 	"time"
 )
 
-// index holds keys in memory with an exact order of expiry. It is not safe for concurrent use, and it holds no pointers
-// but its three tables, so the garbage collector does not walk a million entries.
+// index holds keys in memory with an exact order of expiry. It is not safe for concurrent use. Its entries hold no pointers,
+// so the garbage collector does not walk a million of them.
 type index struct {
 	places  map[Key]uint32 // into entries
-	entries []entry        // dense: the last one fills the gap that a removal leaves
-	queue   []uint32       // a binary heap of places in entries, earliest until first
+	entries table[entry]   // dense: the last one fills the gap that a removal leaves
+	queue   table[uint32]  // a binary heap of places in entries, earliest until first
+	most    uint32         // entries since places was made
 
 	// forgotten is the latest until that was ever dropped because its time had come. Were the clock set back, keys up to
 	// it might be asked for again, and their absence here would prove nothing.
@@ -28,15 +29,18 @@ type entry struct {
 
 func newIndex() *index { return &index{places: map[Key]uint32{}, forgotten: math.MinInt64} }
 
-func (x *index) len() int { return len(x.entries) }
+func (x *index) len() int { return int(x.entries.len) }
 
 // find returns k's entry, valid until the next change, or nil where k is absent or expired.
 func (x *index) find(k Key, now int64) *entry {
 	i, ok := x.places[k]
-	if !ok || x.entries[i].until <= now {
+	if !ok {
 		return nil
 	}
-	return &x.entries[i]
+	if e := x.entries.at(i); e.until > now {
+		return e
+	}
+	return nil
 }
 
 // held returns the live entry of k if o owns it.
@@ -66,11 +70,12 @@ func (x *index) add(e entry) {
 	if _, ok := x.places[e.key]; ok {
 		x.forget(e.key)
 	}
-	i := uint32(len(x.entries))
-	e.queued = uint32(len(x.queue))
-	x.entries = append(x.entries, e)
-	x.queue = append(x.queue, i)
+	i := x.entries.len
+	e.queued = x.queue.len
+	x.entries.push(e)
+	x.queue.push(i)
 	x.places[e.key] = i
+	x.most = max(x.most, x.entries.len)
 	x.up(e.queued)
 }
 
@@ -81,32 +86,31 @@ func (x *index) remove(k Key) {
 		return
 	}
 	delete(x.places, k)
-	x.unqueue(x.entries[i].queued)
-	last := uint32(len(x.entries) - 1)
-	if i != last {
-		moved := x.entries[last]
-		x.entries[i] = moved
+	x.unqueue(x.entries.at(i).queued)
+	if last := x.entries.len - 1; i != last {
+		moved := *x.entries.at(last)
+		*x.entries.at(i) = moved
 		x.places[moved.key] = i
-		x.queue[moved.queued] = i
+		*x.queue.at(moved.queued) = i
 	}
-	x.entries = x.entries[:last]
-	if last == 0 && cap(x.entries) > 1024 {
+	x.entries.pop()
+	if x.entries.len == 0 && x.most > 1024 {
 		// A map never shrinks: after a burst this is the moment to give its memory back.
-		x.places, x.entries, x.queue = map[Key]uint32{}, nil, nil
+		x.places, x.most = map[Key]uint32{}, 0
 	}
 }
 
 // forget removes an expired key and remembers that memory of its time is gone.
 func (x *index) forget(k Key) {
-	x.forgotten = max(x.forgotten, x.entries[x.places[k]].until)
+	x.forgotten = max(x.forgotten, x.entries.at(x.places[k]).until)
 	x.remove(k)
 }
 
 // expire forgets at most limit expired keys and returns how many.
 func (x *index) expire(now int64, limit int) int {
 	n := 0
-	for n < limit && len(x.queue) > 0 {
-		e := &x.entries[x.queue[0]]
+	for n < limit && x.queue.len > 0 {
+		e := x.entries.at(*x.queue.at(0))
 		if e.until > now {
 			break
 		}
@@ -117,13 +121,14 @@ func (x *index) expire(now int64, limit int) int {
 }
 
 func (x *index) before(i, j uint32) bool {
-	return x.entries[x.queue[i]].until < x.entries[x.queue[j]].until
+	return x.entries.at(*x.queue.at(i)).until < x.entries.at(*x.queue.at(j)).until
 }
 
 func (x *index) swap(i, j uint32) {
-	x.queue[i], x.queue[j] = x.queue[j], x.queue[i]
-	x.entries[x.queue[i]].queued = i
-	x.entries[x.queue[j]].queued = j
+	a, b := x.queue.at(i), x.queue.at(j)
+	*a, *b = *b, *a
+	x.entries.at(*a).queued = i
+	x.entries.at(*b).queued = j
 }
 
 func (x *index) up(i uint32) {
@@ -138,7 +143,7 @@ func (x *index) up(i uint32) {
 }
 
 func (x *index) down(i uint32) {
-	for n := uint32(len(x.queue)); ; {
+	for n := x.queue.len; ; {
 		least := i
 		for child := 2*i + 1; child <= 2*i+2 && child < n; child++ {
 			if x.before(child, least) {
@@ -154,11 +159,11 @@ func (x *index) down(i uint32) {
 }
 
 func (x *index) unqueue(i uint32) {
-	last := uint32(len(x.queue) - 1)
+	last := x.queue.len - 1
 	if i != last {
 		x.swap(i, last)
 	}
-	x.queue = x.queue[:last]
+	x.queue.pop()
 	if i != last {
 		x.down(i)
 		x.up(i)
