@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/stepward/stepward/internal/listen"
+	"github.com/stepward/stepward/internal/testkit"
 )
 
 // sink is a log that many connections may write to.
@@ -71,7 +72,7 @@ func TestClientsCannotFloodTheLog(t *testing.T) {
 }
 
 func TestBadHandshakesAreBelowInfo(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	var out sink
 	s := start(t, listen.Config{TLS: &f.TLSConfig, Logger: slog.New(slog.NewTextHandler(&out, nil)), Handler: say("x")})

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/stepward/stepward/internal/listen"
+	"github.com/stepward/stepward/internal/testkit"
 )
 
 // short is a limit that a test waits out; slack is what a busy machine may add to it.
@@ -51,7 +52,7 @@ func TestSlowHeadIsCut(t *testing.T) {
 }
 
 func TestSilentConnectionsAreCut(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	for _, row := range []struct {
 		name  string
@@ -81,10 +82,10 @@ func frame(kind, flags, stream byte, payload string) string {
 
 func TestSlowHeadOfHTTP2IsCut(t *testing.T) {
 	const settings, headers, continuation = 4, 1, 9
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	s := start(t, listen.Config{IdleTimeout: short, TLS: &f.TLSConfig, Handler: say("x")})
-	c, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{RootCAs: a.pool(), NextProtos: []string{"h2"}})
+	c, err := tls.Dial("tcp", s.Addr().String(), &tls.Config{RootCAs: a.Pool(), NextProtos: []string{"h2"}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func flood(failed chan<- error) http.Handler {
 }
 
 func TestClientThatTakesNothingIsCut(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	for _, row := range []struct {
 		name  string
@@ -253,7 +254,7 @@ func TestClientThatIsSlowButMovesIsNotCut(t *testing.T) {
 }
 
 func TestStreamWithPausesIsNotCut(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	for _, row := range []struct {
 		name  string

@@ -3,16 +3,8 @@ package listen_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"io"
-	"math/big"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -21,79 +13,14 @@ import (
 	"time"
 
 	"github.com/stepward/stepward/internal/listen"
+	"github.com/stepward/stepward/internal/testkit"
 	"github.com/stepward/stepward/internal/watch"
 )
-
-// authority signs certificates for 127.0.0.1.
-type authority struct {
-	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
-}
-
-func newAuthority(t *testing.T) *authority {
-	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "authority"}, IsCA: true, BasicConstraintsValid: true,
-		KeyUsage: x509.KeyUsageCertSign, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-	}
-	key := newKey(t)
-	return &authority{cert: sign(t, template, template, &key.PublicKey, key), key: key}
-}
-
-func newKey(t *testing.T) *ecdsa.PrivateKey {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return key
-}
-
-func sign(t *testing.T, template, parent *x509.Certificate, public *ecdsa.PublicKey, key *ecdsa.PrivateKey) *x509.Certificate {
-	t.Helper()
-	der, err := x509.CreateCertificate(rand.Reader, template, parent, public, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return cert
-}
-
-// issue returns a certificate and its key as PEM.
-func (a *authority) issue(t *testing.T, name string) (cert, key []byte) {
-	t.Helper()
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(time.Now().UnixNano()), Subject: pkix.Name{CommonName: name},
-		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)},
-		NotBefore:   time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	private := newKey(t)
-	der, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		t.Fatal(err)
-	}
-	leaf := sign(t, template, a.cert, &private.PublicKey, a.key)
-	return encode("CERTIFICATE", leaf.Raw), encode("PRIVATE KEY", der)
-}
-
-func encode(kind string, der []byte) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
-}
-
-func (a *authority) pool() *x509.CertPool {
-	pool := x509.NewCertPool()
-	pool.AddCert(a.cert)
-	return pool
-}
 
 // files are the files of a TLS listener in a directory of the test's own.
 type files struct{ listen.TLSConfig }
 
-func newFiles(t *testing.T, a *authority, name string) files {
+func newFiles(t *testing.T, a *testkit.Authority, name string) files {
 	t.Helper()
 	dir := t.TempDir()
 	f := files{listen.TLSConfig{CertFile: filepath.Join(dir, "tls.crt"), KeyFile: filepath.Join(dir, "tls.key")}}
@@ -101,9 +28,9 @@ func newFiles(t *testing.T, a *authority, name string) files {
 	return f
 }
 
-func (f files) put(t *testing.T, a *authority, name string) {
+func (f files) put(t *testing.T, a *testkit.Authority, name string) {
 	t.Helper()
-	cert, key := a.issue(t, name)
+	cert, key := a.Issue(t, name)
 	write(t, f.CertFile, cert)
 	write(t, f.KeyFile, key)
 }
@@ -134,7 +61,7 @@ func handshake(s *listen.Server, cfg *tls.Config) (name string, err error) {
 }
 
 func TestTLSSpeaksBothProtocols(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	s := start(t, listen.Config{TLS: &f.TLSConfig, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		io.WriteString(w, r.Proto)
@@ -153,18 +80,18 @@ func TestTLSSpeaksBothProtocols(t *testing.T) {
 	}
 }
 
-func newClient(t *testing.T, a *authority, http2 bool) *http.Client {
+func newClient(t *testing.T, a *testkit.Authority, http2 bool) *http.Client {
 	t.Helper()
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(!http2)
 	protocols.SetHTTP2(http2)
-	transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: a.pool()}}
+	transport := &http.Transport{Protocols: protocols, TLSClientConfig: &tls.Config{RootCAs: a.Pool()}}
 	t.Cleanup(transport.CloseIdleConnections)
 	return &http.Client{Transport: transport, Timeout: patience}
 }
 
 func TestTLSVersions(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	modern := f.TLSConfig
 	modern.MinVersion = tls.VersionTLS13
@@ -181,7 +108,7 @@ func TestTLSVersions(t *testing.T) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			s := start(t, listen.Config{TLS: &row.server, Handler: say("x")})
-			_, err := handshake(s, &tls.Config{RootCAs: a.pool(), MinVersion: tls.VersionTLS10, MaxVersion: row.client})
+			_, err := handshake(s, &tls.Config{RootCAs: a.Pool(), MinVersion: tls.VersionTLS10, MaxVersion: row.client})
 			if (err == nil) != row.served {
 				t.Errorf("got %v, want served %v", err, row.served)
 			}
@@ -190,7 +117,7 @@ func TestTLSVersions(t *testing.T) {
 }
 
 func TestTLSRefusesBadFiles(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	good := newFiles(t, a, "one")
 	other := newFiles(t, a, "two")
 	junk := filepath.Join(t.TempDir(), "junk.pem")
@@ -218,7 +145,7 @@ func TestTLSRefusesBadFiles(t *testing.T) {
 }
 
 func TestCertificatesAreReloadedWhenTheirFilesChange(t *testing.T) {
-	a := newAuthority(t)
+	a := testkit.NewAuthority(t)
 	f := newFiles(t, a, "one")
 	s := start(t, listen.Config{TLS: &f.TLSConfig, Handler: say("x")})
 	var problem error
@@ -229,7 +156,7 @@ func TestCertificatesAreReloadedWhenTheirFilesChange(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client := &tls.Config{RootCAs: a.pool()}
+	client := &tls.Config{RootCAs: a.Pool()}
 	expect := func(want string) {
 		t.Helper()
 		if got, err := handshake(s, client); err != nil || got != want {
@@ -244,7 +171,7 @@ func TestCertificatesAreReloadedWhenTheirFilesChange(t *testing.T) {
 	}
 	defer before.Close()
 
-	cert, key := a.issue(t, "two")
+	cert, key := a.Issue(t, "two")
 	write(t, f.CertFile, cert) // the key of "one" is still there
 	if !w.Check(t.Context()) || problem == nil || !strings.Contains(problem.Error(), "keeping the last good certificate") {
 		t.Errorf("a half-written pair gave %v", problem)
@@ -280,17 +207,17 @@ func TestReloadWithoutTLSDoesNothing(t *testing.T) {
 }
 
 func TestMutualTLS(t *testing.T) {
-	ours, theirs := newAuthority(t), newAuthority(t)
+	ours, theirs := testkit.NewAuthority(t), testkit.NewAuthority(t)
 	f := newFiles(t, ours, "server")
 	f.ClientCAFile = filepath.Join(t.TempDir(), "clients.pem")
-	write(t, f.ClientCAFile, encode("CERTIFICATE", ours.cert.Raw))
+	write(t, f.ClientCAFile, ours.PEM())
 	reached := 0
 	count := func(http.ResponseWriter, *http.Request) { reached++ }
 	s := start(t, listen.Config{TLS: &f.TLSConfig, Handler: http.HandlerFunc(count)})
-	client := func(a *authority) *tls.Config {
-		cfg := &tls.Config{RootCAs: ours.pool(), ClientSessionCache: tls.NewLRUClientSessionCache(8)}
+	client := func(a *testkit.Authority) *tls.Config {
+		cfg := &tls.Config{RootCAs: ours.Pool(), ClientSessionCache: tls.NewLRUClientSessionCache(8)}
 		if a != nil {
-			pair, err := tls.X509KeyPair(a.issue(t, "client"))
+			pair, err := tls.X509KeyPair(a.Issue(t, "client"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -317,7 +244,7 @@ func TestMutualTLS(t *testing.T) {
 	}
 
 	// Once its authority is gone from the file, a client must not come back with the session it had.
-	write(t, f.ClientCAFile, encode("CERTIFICATE", theirs.cert.Raw))
+	write(t, f.ClientCAFile, theirs.PEM())
 	if err := s.Reload(); err != nil {
 		t.Fatal(err)
 	}
