@@ -41,7 +41,7 @@ func TestTLSDoor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if res.ProtoMajor != 2 || res.StatusCode != 200 || res.Header.Get("Grpc-Status") != "7" || res.Header.Get("Grpc-Message") != "Elevated access token required" {
+	if res.ProtoMajor != 2 || res.StatusCode != http.StatusOK || res.Header.Get("Grpc-Status") != "7" || res.Header.Get("Grpc-Message") != "Elevated access token required" {
 		t.Errorf("got %s %s, grpc-status %q %q", res.Proto, res.Status, res.Header.Get("Grpc-Status"), res.Header.Get("Grpc-Message"))
 	}
 	if _, err := ask(); err == nil {
