@@ -36,7 +36,7 @@ type Bolt struct {
 	file     *boltFile // used by the writer's goroutine alone
 	wake     chan struct{}
 	stop     chan struct{}
-	done     chan struct{}
+	running  sync.WaitGroup
 
 	mu      sync.Mutex
 	index   *index // guarded by mu, as all below
@@ -71,11 +71,11 @@ const (
 
 func newBatch() *batch { return &batch{done: make(chan struct{})} }
 
-// NewBolt opens or makes the file and starts one goroutine, which Close ends. A file that is damaged, locked or not a
+// NewBolt opens or makes the file and starts two goroutines, which Close ends. A file that is damaged, locked or not a
 // ledger is refused with an error that says what to do, and is left as it was. ctx bounds the wait for the lock only.
 func NewBolt(ctx context.Context, c BoltConfig) (*Bolt, error) {
-	if c.Capacity <= 0 {
-		return nil, fmt.Errorf("ledger: capacity %d: write a positive number of keys", c.Capacity)
+	if err := checkCapacity(c.Capacity); err != nil {
+		return nil, err
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -90,9 +90,10 @@ func NewBolt(ctx context.Context, c BoltConfig) (*Bolt, error) {
 	b := &Bolt{
 		now: c.Now, fence: newFence(time.Unix(0, file.about.began), c.Leeway, c.Remember), capacity: c.Capacity,
 		file: file, index: found.index, seq: found.newest, next: newBatch(),
-		wake: make(chan struct{}, 1), stop: make(chan struct{}), done: make(chan struct{}),
+		wake: make(chan struct{}, 1), stop: make(chan struct{}),
 	}
-	go b.run()
+	b.running.Go(b.run)
+	b.running.Go(b.sweep)
 	return b, nil
 }
 
@@ -235,7 +236,7 @@ func (b *Bolt) Close() error {
 	if first {
 		close(b.stop)
 	}
-	<-b.done
+	b.running.Wait()
 	if !first {
 		return nil
 	}

@@ -6,9 +6,22 @@ import (
 	"time"
 )
 
+// sweep drops expired keys from memory. The writer does not, since a million of them would keep requests waiting.
+func (b *Bolt) sweep() {
+	tick := time.NewTicker(sweepEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+			b.expire(nanos(b.now()))
+		case <-b.stop:
+			return
+		}
+	}
+}
+
 // run is the writer: it alone touches the file. While one batch is being written the next one gathers.
 func (b *Bolt) run() {
-	defer close(b.done)
 	// A page that points outside the file must break this store, not the process.
 	debug.SetPanicOnFault(true)
 	tick := time.NewTicker(sweepEvery)
@@ -56,10 +69,9 @@ func (b *Bolt) finish(batch *batch) {
 // tidyChunk is how many expired records one commit of the sweep removes: a request may come to wait for one of them.
 const tidyChunk = 1024
 
-// tidy does what no request waits for: expired keys, bookkeeping, and a look at whether the file is still in its place.
+// tidy does what no request waits for: bookkeeping, expired records, and a look at whether the file is still in its place.
 func (b *Bolt) tidy() {
 	now := nanos(b.now())
-	b.expire(now)
 	if b.isBroken() {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"hash/fnv"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -14,28 +15,36 @@ import (
 var ErrDisk = errors.New("input/output error")
 
 // Fault is where a write fails.
-type Fault int
+type Fault int32
 
 // The faults of BreakWrites.
 const (
-	FailsUnwritten Fault = iota // nothing reached the disk
-	FailsWritten                // the disk failed after everything had been persisted
-	Panics                      // bbolt met a page that it cannot read
+	none           Fault = iota
+	FailsUnwritten       // nothing reached the disk
+	FailsWritten         // the disk failed after everything had been persisted
+	Panics               // bbolt met a page that it cannot read
 )
 
 // BreakWrites makes the writes of b fail from now on. It must not run beside a write.
-func BreakWrites(b *Bolt, fault Fault) {
+func BreakWrites(b *Bolt, fault Fault) { Breakable(b)(fault) }
+
+// Breakable is called before b's first write; what it returns makes the writes of b fail and may run beside them.
+func Breakable(b *Bolt) (fail func(Fault)) {
+	var fault atomic.Int32
 	commit := b.file.update
 	b.file.update = func(fill func(*bbolt.Tx) error) error {
-		switch fault {
+		switch Fault(fault.Load()) {
+		case FailsUnwritten:
+			return commit(func(tx *bbolt.Tx) error { return errors.Join(fill(tx), ErrDisk) })
 		case FailsWritten:
 			return errors.Join(commit(fill), ErrDisk)
 		case Panics:
 			return commit(func(*bbolt.Tx) error { panic("page 7: invalid page type") })
 		default:
-			return commit(func(tx *bbolt.Tx) error { return errors.Join(fill(tx), ErrDisk) })
+			return commit(fill)
 		}
 	}
+	return func(f Fault) { fault.Store(int32(f)) }
 }
 
 // HoldWrites makes b's next writes announce themselves and wait until release is closed.

@@ -60,7 +60,7 @@ type Claim struct {
 	// IssuedAt is the token's iat; zero when it has none. A store that forgot (a restart without a journal) refuses
 	// tokens issued before it began, with ErrFenced.
 	IssuedAt time.Time
-	// Until is how long the key must be remembered: exp + leeway + Margin. It must lie in the future.
+	// Until is how long the key must be remembered: exp + leeway + Margin. A claim that is over already is ErrFenced.
 	Until time.Time
 }
 

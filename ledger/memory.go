@@ -47,8 +47,8 @@ var errClosed = errors.New("it was closed")
 
 // NewMemory starts an empty store with one goroutine, which Close ends.
 func NewMemory(c MemoryConfig) (*Memory, error) {
-	if c.Capacity <= 0 {
-		return nil, fmt.Errorf("ledger: capacity %d: write a positive number of keys", c.Capacity)
+	if err := checkCapacity(c.Capacity); err != nil {
+		return nil, err
 	}
 	if c.Now == nil {
 		c.Now = time.Now

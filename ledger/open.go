@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"path"
 	"strings"
 	"time"
@@ -40,6 +41,14 @@ func Open(ctx context.Context, rawURL string, o Options) (Store, error) {
 		return nil, err
 	}
 	return b, nil
+}
+
+// checkCapacity is for both stores: their index numbers its keys with 32 bits.
+func checkCapacity(keys int) error {
+	if keys <= 0 || keys > math.MaxInt32 {
+		return fmt.Errorf("ledger: capacity %d: write a number of keys from 1 to %d", keys, math.MaxInt32)
+	}
+	return nil
 }
 
 func parse(rawURL string) (scheme, file string, err error) {

@@ -2,6 +2,7 @@ package ledger_test
 
 import (
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -58,11 +59,18 @@ func TestAddresses(t *testing.T) {
 	}
 }
 
-func TestAStoreWithoutRoomIsRefused(t *testing.T) {
-	for _, address := range []string{"memory:", "bolt:" + filepath.Join(t.TempDir(), "l.db")} {
-		if s, err := ledger.Open(t.Context(), address, ledger.Options{}); err == nil || s != nil {
-			t.Errorf("%s with capacity 0: got %v, %v, want an error", address, s, err)
+func TestACapacityOutOfRangeIsRefused(t *testing.T) {
+	dir := t.TempDir()
+	for _, address := range []string{"memory:", "bolt:" + filepath.Join(dir, "l.db")} {
+		for _, capacity := range []int{0, -1, math.MaxInt32 + 1} {
+			s, err := ledger.Open(t.Context(), address, ledger.Options{Capacity: capacity})
+			if err == nil || s != nil || !strings.Contains(err.Error(), "from 1 to 2147483647") {
+				t.Errorf("%s with capacity %d: got %v, %v, want an error that says what is possible", address, capacity, s, err)
+			}
 		}
+	}
+	if files, err := os.ReadDir(dir); err != nil || len(files) != 0 {
+		t.Errorf("got %v, %v, want no file", files, err)
 	}
 }
 

@@ -20,6 +20,27 @@ func TestBoltKeepsTheContract(t *testing.T) {
 	})
 }
 
+func TestBoltKeepsTheContractOverARestart(t *testing.T) {
+	ledgertest.RunDurable(t, func(t *testing.T) ledgertest.Durable {
+		address := "bolt:" + filepath.Join(t.TempDir(), "ledger.db")
+		var fail func(ledger.Fault)
+		return ledgertest.Durable{
+			Open: func(t *testing.T, o ledger.Options) ledger.Store {
+				s := open(t, address, o)
+				fail = ledger.Breakable(s.(*ledger.Bolt))
+				return s
+			},
+			Fail: func(written bool) {
+				if written {
+					fail(ledger.FailsWritten)
+				} else {
+					fail(ledger.FailsUnwritten)
+				}
+			},
+		}
+	})
+}
+
 func open(t *testing.T, url string, o ledger.Options) ledger.Store {
 	t.Helper()
 	s, err := ledger.Open(t.Context(), url, o)

@@ -28,10 +28,12 @@ func Run(t *testing.T, open Open) {
 		{"a key is remembered until Until and not longer", untilExactly},
 		{"a claim that is over is refused", claimOver},
 		{"a clock that is set back brings nothing back", clockSetBack},
+		{"a clock that jumps ahead and back brings nothing back", clockJumps},
 		{"what was issued before the store began is refused", fenced},
 		{"a full store refuses and forgets nothing", full},
 		{"an ended context writes nothing", endedContext},
 		{"of many racers one wins", racers},
+		{"of many racers for a key that is released again one holds it at a time", racersReleasing},
 		{"at capacity, racers never get more than there is", racersForRoom},
 		{"a closed store is unavailable", closed},
 		{"stats count live keys", stats},
@@ -58,13 +60,14 @@ func newBench(t *testing.T, open Open) *bench {
 	clock := NewClock()
 	began := clock.Now()
 	s := open(t, ledger.Options{Capacity: capacity, Leeway: leeway, Remember: remember, Now: clock.Now})
+	b := &bench{t: t, store: s, clock: clock, began: began}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := b.store.Close(); err != nil {
 			t.Errorf("close: %v", err)
 		}
 	})
 	clock.Add(time.Hour)
-	return &bench{t: t, store: s, clock: clock, began: began}
+	return b
 }
 
 // claim is one for the numbered key that has just been issued and is remembered for five minutes.
@@ -205,6 +208,21 @@ func clockSetBack(_ *testing.T, b *bench) {
 	b.reserve("a key that cannot have been forgotten", newer, nil)
 }
 
+// clockJumps asks while the clock is ahead, so that the key's place may have been given to another.
+func clockJumps(_ *testing.T, b *bench) {
+	c := b.claim(1)
+	b.reserve("it", c, nil)
+	b.clock.Add(time.Hour)
+	for n := range capacity {
+		b.reserve("another while the clock is ahead", b.claim(1000+n), nil)
+	}
+	b.clock.Add(-time.Hour)
+	if err := b.store.Reserve(context.Background(), other(c)); err == nil {
+		b.t.Errorf("reserve when the clock is right again: got nil, want any refusal")
+	}
+	b.reserve("what was taken while the clock was ahead", other(b.claim(1000)), ledger.ErrReserved)
+}
+
 func fenced(_ *testing.T, b *bench) {
 	c := b.claim(1)
 	c.IssuedAt = b.began.Add(leeway - 1)
@@ -285,6 +303,31 @@ func racers(t *testing.T, b *bench) {
 		}
 		b.clock.Add(time.Second)
 	}
+}
+
+func racersReleasing(t *testing.T, b *bench) {
+	c := b.claim(1)
+	var holders, won atomic.Int64
+	race(64, func(int) {
+		for range 20 {
+			mine := other(c)
+			if err := b.store.Reserve(context.Background(), mine); err != nil {
+				b.check("reserve by a loser", err, ledger.ErrReserved)
+				continue
+			}
+			won.Add(1)
+			if n := holders.Add(1); n != 1 {
+				t.Errorf("got %d holders at once, want 1", n)
+			}
+			holders.Add(-1)
+			b.check("release by the holder", b.store.Release(context.Background(), mine.Key, mine.Owner), nil)
+		}
+	})
+	if won.Load() == 0 {
+		t.Error("got no holder, want some")
+	}
+	b.entries(0)
+	b.reserve("it afterwards", c, nil)
 }
 
 func racersForRoom(t *testing.T, b *bench) {
