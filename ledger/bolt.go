@@ -211,7 +211,7 @@ func (b *Bolt) Stats(context.Context) (Stats, error) {
 	if b.refused != nil {
 		return Stats{}, b.refused
 	}
-	return Stats{Entries: int64(b.index.len()), Capacity: int64(b.capacity)}, nil
+	return Stats{Entries: int64(b.index.len()), Capacity: int64(b.capacity), Fence: time.Unix(0, b.fence.before)}, nil
 }
 
 // expire drops all expired keys from memory, letting others in between.

@@ -100,4 +100,6 @@ type Store interface {
 type Stats struct {
 	Entries  int64 // live keys, reserved and committed
 	Capacity int64 // 0 where the store sets no limit of its own
+	// Fence is where the store's memory begins, an issuer's leeway included: what was issued before is ErrFenced.
+	Fence time.Time
 }

@@ -161,7 +161,7 @@ func (m *Memory) Stats(context.Context) (Stats, error) {
 	for i := range m.shards {
 		m.expire(&m.shards[i], now)
 	}
-	return Stats{Entries: m.entries.Load(), Capacity: m.capacity}, nil
+	return Stats{Entries: m.entries.Load(), Capacity: m.capacity, Fence: time.Unix(0, m.fence.before)}, nil
 }
 
 // Close implements Store.

@@ -135,7 +135,11 @@ func TestAMemoryLedgerRefusesWhatWasIssuedBeforeItsStart(t *testing.T) {
 	token := w.elevated("ann", "wallet:export")
 	w.start("ledger: 'memory:'", "dangerously_single_replica: true", "leeway: 0s")
 	w.passFence()
-	w.expect(w.do(callOf{method: "POST", path: w.wallet("ann"), session: w.session("ann"), elevated: token}), 403, "elevated_access_token_required")
+	old := w.do(callOf{method: "POST", path: w.wallet("ann"), session: w.session("ann"), elevated: token})
+	w.expect(old, 403, "elevated_access_token_required")
+	if !strings.Contains(old.Body, "older than the memory of what has been spent") || !strings.Contains(w.stderr.String(), "the ledger is new") {
+		t.Errorf("nobody is told why: %s", old.Body)
+	}
 }
 
 // The events of an export arrive as the backend sends them.

@@ -105,6 +105,17 @@ func (s *service) announce() {
 		s.log.Warn(w)
 	}
 	s.warnOfShadow()
+	s.warnOfFence()
+}
+
+// warnOfFence says why tokens that are good everywhere else are refused by a ledger that is new.
+func (s *service) warnOfFence() {
+	stats, err := s.ledger.Stats(context.Background())
+	if err != nil || time.Since(stats.Fence) > s.config.Elevated.MaxLifetime {
+		return
+	}
+	s.log.Warn("the ledger is new: single-use tokens issued before its time may have been spent already and are refused; users verify again",
+		"issued_before", stats.Fence.UTC().Format(time.RFC3339), "ledger", string(s.config.Ledger.Kind))
 }
 
 func (s *service) warnOfShadow() {
