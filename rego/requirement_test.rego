@@ -106,6 +106,12 @@ test_an_unknown_operation_is_denied if {
 	asked("", {}).deny.code == "undecided"
 }
 
+test_a_request_without_an_operation_is_denied if {
+	q := stepward.requirement with input as {"request": {}, "environment": {"id": ""}}
+	not q.operation
+	q.deny.code == "undecided"
+}
+
 test_a_governed_transfer_is_released_on_202 if asked("business_account.transfer_ownership", {}).release_on == [202]
 
 test_every_route_names_an_operation if {
