@@ -368,7 +368,7 @@ func TestAFileThatIsTakenAwayBreaksTheStore(t *testing.T) {
 				time.Sleep(time.Second)
 				synctest.Wait()
 				_, err := b.Stats(bb.Context())
-				if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "restart stepward") {
+				if !errors.Is(err, ledger.ErrUnavailable) || !strings.Contains(err.Error(), "back and restart stepward") {
 					bb.Errorf("stats after a second: got %v, want ErrUnavailable and what to do", err)
 				}
 				bb.reserve(b, "after a second", bb.claim(1), ledger.ErrUnavailable)

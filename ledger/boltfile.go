@@ -126,14 +126,14 @@ func (f *boltFile) begin(now time.Time) error {
 func (f *boltFile) moved() error {
 	there, err := os.Stat(f.path)
 	if err != nil {
-		return fmt.Errorf("the file was taken away while it was open: restart stepward: %w", err)
+		return fmt.Errorf("the file was taken away while it was open (%w): put it back and restart stepward", err)
 	}
 	ours, err := f.handle.Stat()
 	if err != nil {
 		return err
 	}
 	if !os.SameFile(there, ours) {
-		return errors.New("the file was replaced while it was open: restart stepward")
+		return errors.New("the file was replaced while it was open: put the old one back and restart stepward")
 	}
 	return nil
 }

@@ -44,7 +44,7 @@ func openLocked(ctx context.Context, path string, wait time.Duration) (handle *o
 		err = lockFile(ctx, handle)
 		if err != nil {
 			if ctx.Err() != nil {
-				err = fmt.Errorf("is in use by %s: stop that one first (two processes cannot share a ledger file): %w",
+				err = fmt.Errorf("is in use by %s (%w): two processes cannot share a ledger file, so stop that one first",
 					lockHolder(handle), err)
 			} else if made {
 				_ = os.Remove(path) // The file system has no locks, so nobody else holds it.

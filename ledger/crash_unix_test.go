@@ -116,7 +116,7 @@ func TestTheProcessThatHoldsTheFileIsNamed(t *testing.T) {
 	if _, err := os.Stat("/proc/locks"); err == nil {
 		holder = fmt.Sprintf("process %d (", child.Process.Pid)
 	}
-	if got := fmt.Sprint(err); !strings.Contains(got, "is in use by "+holder) || !strings.Contains(got, "stop that one first") {
+	if got := fmt.Sprint(err); !strings.Contains(got, "is in use by "+holder) || !strings.Contains(got, "so stop that one first") {
 		t.Errorf("got %q, want %q named and what to do", got, holder)
 	}
 
