@@ -13,6 +13,10 @@ import (
 	"github.com/stepward/stepward/internal/apiversion"
 )
 
+// maxText is how many bytes the texts of one requirement may have together: the cache holds thousands of them, and a rule
+// may quote the request.
+const maxText = 8 << 10
+
 // decode reads the policy's answer strictly: an unknown member, a wrong type or an absent operation or session is an
 // error, and so is a requirement that contradicts itself.
 func decode(plain any) (*Requirement, error) {
@@ -27,8 +31,11 @@ func decode(plain any) (*Requirement, error) {
 	if len(d.faults) == 0 {
 		d.whole()
 	}
-	if len(d.faults) > 0 {
+	switch {
+	case len(d.faults) > 0:
 		return nil, d.err()
+	case d.size > maxText:
+		return nil, fmt.Errorf("requirement has %d bytes of text, more than %d", d.size, maxText)
 	}
 	return d.q, nil
 }
@@ -36,6 +43,7 @@ func decode(plain any) (*Requirement, error) {
 type decoder struct {
 	q       *Requirement
 	faults  map[string]string // what is wanted instead, by member
+	size    int               // bytes of text so far
 	session bool              // the member session was there
 	device  bool
 }
@@ -155,6 +163,7 @@ func (d *decoder) text(name string, v any) string {
 	if !ok {
 		d.fail(name, "text")
 	}
+	d.size += len(s)
 	return s
 }
 
@@ -213,6 +222,7 @@ func (d *decoder) releases(v any) map[string]apiversion.Release {
 	}
 	out := map[string]apiversion.Release{}
 	for _, name := range slices.Sorted(maps.Keys(members)) {
+		d.size += len(name)
 		r, err := apiversion.ParseRelease(d.text("minimum_sdk", members[name]))
 		if err != nil {
 			d.fail("minimum_sdk", "releases such as 4.76.0")

@@ -23,7 +23,8 @@ type Config struct {
 	FS          fs.FS         // *.rego, data.yaml and *_test.rego (not loaded); required
 	CacheSize   int           // requirements remembered, default 10,000
 	EvalTimeout time.Duration // for one evaluation, default 100 ms
-	// DisableCache evaluates every request; for measurements and the differential test.
+	// DisableCache evaluates every request, and shows the policy the whole input and not only what it can read; for
+	// measurements and the differential test.
 	DisableCache bool
 	// OnReload is told the revision in force and the outcome after every Reload. It must not call Reload.
 	OnReload func(revision string, err error)

@@ -173,8 +173,8 @@ func remedyFor(e *ast.Error) string {
 // forbidden are builtins that OPA does not call nondeterministic although they depend on more than their arguments: on the
 // clock, on files and hosts that a JSON Schema refers to, or on who listens.
 var forbidden = []string{
-	"crypto.x509.parse_and_verify_certificates", "io.jwt.decode_verify", "json.match_schema", "json.verify_schema",
-	"opa.runtime", "print", "rego.parse_module", "trace",
+	"crypto.x509.parse_and_verify_certificates", "crypto.x509.parse_and_verify_certificates_with_options", "io.jwt.decode_verify",
+	"json.match_schema", "json.verify_schema", "opa.runtime", "print", "rego.parse_module", "trace",
 }
 
 // capabilities are OPA's without clock, network, randomness and runtime.
@@ -282,7 +282,10 @@ func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Com
 	}
 	s.prepared = prepared
 	s.reads = readable(compiler, from.modules)
-	if !c.DisableCache && deterministic(compiler) {
+	switch {
+	case c.DisableCache:
+		s.reads = everything
+	case deterministic(compiler):
 		s.cache = newCache(c.CacheSize)
 	}
 	problems := s.probe(ctx)

@@ -104,6 +104,17 @@ requirement := {
 	}
 }
 
+func TestARequirementIsNoNovel(t *testing.T) {
+	rule := "package stepward\n\nrequirement := {\"operation\": \"a\", \"session\": true, \"deny\": {\"code\": \"b\", \"message\": " +
+		"concat(\"\", [\"ten bytes \" | some _ in numbers.range(1, %d)])}}\n"
+	if q := require(t, load(t, files(fmt.Sprintf(rule, 819), oneRoute)), &policy.Input{}); len(q.Deny.Message) != 8190 {
+		t.Errorf("message of %d bytes, want 8190", len(q.Deny.Message))
+	}
+	if got := problems(t, files(fmt.Sprintf(rule, 820), oneRoute)); len(got) != 1 || !strings.Contains(got[0], "requirement has 8202 bytes of text, more than 8192") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestAbsentDeviceMeansRegisteredWhereThereIsASession(t *testing.T) {
 	for session, want := range map[string]policy.DeviceRule{"true": policy.DeviceRegistered, "false": policy.DeviceAny} {
 		rule := "package stepward\n\nrequirement := {\"operation\": \"a\", \"session\": " + session + "}\n"

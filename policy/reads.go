@@ -15,9 +15,14 @@ import (
 // reads lists the parts of the input that a compiled policy can read, as paths below input, shortest first and without
 // paths below one another. A path that ends early (a dynamic or whole reference) stands for everything below it.
 //
-// It is what makes the requirement cache sound, so it is taken twice: OPA's dependency analysis and every reference in
-// every rule. The second alone would do; a reference that only the first finds would be added all the same.
+// The requirement cache is sound because a policy is shown exactly these parts (value) and the key holds all of them
+// (appendKey), whether the list is complete or not. A part that were missing here would be absent for the policy, so the
+// list is taken twice: OPA's dependency analysis and every reference in every rule. The second alone would do; a reference
+// that only the first finds would be added all the same.
 type reads [][]string
+
+// everything is what an engine without a cache shows.
+var everything = reads{nil}
 
 func readable(compiler *ast.Compiler, modules map[string]*ast.Module) reads {
 	var found reads
@@ -52,8 +57,10 @@ func references(compiler *ast.Compiler, modules map[string]*ast.Module, f func(p
 				if p, ok := inputPath(x); ok {
 					f(p, at)
 				}
-				for _, term := range x[1:] { // references within the reference
-					visitor.Walk(term)
+				for i, term := range x { // references within the reference
+					if _, isName := term.Value.(ast.Var); i > 0 || !isName {
+						visitor.Walk(term)
+					}
 				}
 				return true
 			case ast.Var:
@@ -110,18 +117,58 @@ func (rs reads) under(p ...string) bool {
 	})
 }
 
-// deterministic reports whether no rule calls a builtin that may answer differently for the same input. Capabilities
+// below is what is read below the member of the given name; everything, if the member itself is.
+func (rs reads) below(name string) reads {
+	var found reads
+	for _, p := range rs {
+		switch {
+		case len(p) == 0:
+			return everything
+		case p[0] == name:
+			found = append(found, p[1:])
+		}
+	}
+	return found
+}
+
+// project is what of a JSON value lies at the paths. ok is false where nothing does: then no reference finds anything.
+func (rs reads) project(v any) (projected any, ok bool) {
+	if rs.cover(nil) {
+		return v, true
+	}
+	object, isObject := v.(map[string]any)
+	if !isObject {
+		return nil, false
+	}
+	m := map[string]any{}
+	for _, p := range rs {
+		if member, there := object[p[0]]; there {
+			if member, there = rs.below(p[0]).project(member); there {
+				m[p[0]] = member
+			}
+		}
+	}
+	return m, true
+}
+
+// deterministic reports whether no rule names a builtin that may answer differently for the same input. Capabilities
 // already exclude them; this is the second lock.
 func deterministic(compiler *ast.Compiler) bool {
 	ok := true
+	named := func(name string) {
+		if b, known := ast.BuiltinMap[name]; known && b.Nondeterministic {
+			ok = false
+		}
+	}
 	for _, m := range compiler.Modules {
 		ast.WalkExprs(m, func(e *ast.Expr) bool {
-			if !e.IsCall() {
-				return false
+			if e.IsCall() {
+				named(e.Operator().String())
 			}
-			if b, known := ast.BuiltinMap[e.Operator().String()]; known && b.Nondeterministic {
-				ok = false
-			}
+			return false
+		})
+		ast.WalkWiths(m, func(w *ast.With) bool { // one function in another's place
+			named(w.Value.String())
 			return false
 		})
 	}
@@ -222,12 +269,7 @@ func appendSession(b []byte, session map[string]any, p []string) []byte {
 func appendAt(b []byte, v any, ok bool, p []string) []byte {
 	for _, name := range p {
 		object, isObject := v.(map[string]any)
-		if !ok || !isObject {
-			// Whether a parent is absent or of another type, the reference is undefined; but keep the two apart.
-			if ok {
-				b = append(b, '!')
-			}
-			ok = false
+		if ok = ok && isObject; !ok {
 			break
 		}
 		v, ok = object[name]
@@ -273,15 +315,16 @@ func appendValue(b []byte, v any) []byte {
 	case json.Number:
 		return appendString(append(b, '#'), v.String())
 	}
-	// Anything else reaches the policy as its JSON, so that is what tells two of them apart.
-	text, err := json.Marshal(v)
+	// Neither a verified claim nor a decoded body has other types. Not its JSON: OPA's values tell more apart, such as texts
+	// that are not UTF-8.
+	value, err := ast.InterfaceToValue(v)
 	if err != nil {
 		return append(b, '?') // evaluating it fails as well, and failures are not remembered
 	}
-	return appendString(append(b, 'j'), string(text))
+	return appendString(append(b, 'v'), value.String())
 }
 
-// value builds the input that the policy sees: only its readable members, absent ones left out.
+// value builds the input that the policy sees: only its readable parts, absent ones left out.
 func (rs reads) value(in *Input, headers []headerName) (ast.Value, error) {
 	root := ast.NewObject()
 	put := func(name string, v any) error {
@@ -302,54 +345,48 @@ func (rs reads) value(in *Input, headers []headerName) (ast.Value, error) {
 	set("params", func() any {
 		m := map[string]any{}
 		for _, p := range in.params() {
-			m[p.Name] = p.Value
+			if rs.under("params", p.Name) {
+				m[p.Name] = p.Value
+			}
 		}
 		return m
 	})
-	set("request", func() any { return rs.request(in, headers) })
+	set("request", func() any { return rs.below("request").request(in, headers) })
 	set("environment", func() any { return map[string]any{"id": in.Environment} })
 	set("client", func() any {
 		return map[string]any{"api_version": in.Client.APIVersion, "sdk": in.Client.SDK, "sdk_version": in.Client.SDKVersion}
 	})
 	set("device", func() any { return map[string]any{"state": string(in.Device.state()), "id": in.Device.ID} })
 	if in.Session != nil {
-		set("session", func() any { return rs.session(in.Session) })
+		// A projection of thirty claims to two saves the larger part of a miss.
+		set("session", func() any { session, _ := rs.below("session").project(in.Session); return session })
 	}
 	return root, err
 }
 
+// request is the member of that name, of which the receiver is what is read.
 func (rs reads) request(in *Input, headers []headerName) map[string]any {
-	m := map[string]any{"method": in.Method, "path": in.Path, "host": in.Host}
-	if rs.under("request", "query") {
+	m := map[string]any{}
+	for name, text := range map[string]string{"method": in.Method, "path": in.Path, "host": in.Host} {
+		if rs.under(name) {
+			m[name] = text
+		}
+	}
+	if rs.under("query") {
 		m["query"] = queryOf(in.RawQuery)
 	}
-	if rs.under("request", "headers") {
+	if rs.under("headers") {
 		h := map[string]any{}
 		for _, name := range headers {
-			if values := in.Header[name.canonical]; len(values) > 0 {
+			if values := in.Header[name.canonical]; len(values) > 0 && rs.under("headers", name.lower) {
 				h[name.lower] = anyList(values)
 			}
 		}
 		m["headers"] = h
 	}
-	if in.Body != nil && rs.under("request", "body") {
-		m["body"] = in.Body
-	}
-	return m
-}
-
-// session keeps the claims that the policy can read; a projection of thirty claims to two is the larger part of a miss.
-func (rs reads) session(claims map[string]any) map[string]any {
-	if rs.cover([]string{"session"}) {
-		return claims
-	}
-	m := map[string]any{}
-	for _, p := range rs {
-		if len(p) < 2 || p[0] != "session" {
-			continue
-		}
-		if v, ok := claims[p[1]]; ok {
-			m[p[1]] = v
+	if in.Body != nil && rs.under("body") {
+		if body, ok := rs.below("body").project(in.Body); ok {
+			m["body"] = body
 		}
 	}
 	return m
