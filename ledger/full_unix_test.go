@@ -19,12 +19,13 @@ func limitFiles(bytes string) error {
 	if bytes == "" {
 		return nil
 	}
-	limit, err := strconv.ParseUint(bytes, 10, 64)
-	if err != nil {
+	var limit syscall.Rlimit
+	if _, err := fmt.Sscan(bytes, &limit.Max); err != nil { // Its type is not the same everywhere.
 		return err
 	}
+	limit.Cur = limit.Max
 	signal.Ignore(syscall.SIGXFSZ)
-	return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: limit, Max: limit})
+	return syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit)
 }
 
 // runUntilFull spends keys in another process until the disk is full. It returns what was granted and the last words.
