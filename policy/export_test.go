@@ -24,3 +24,40 @@ func Builtins() []string {
 	}
 	return names
 }
+
+// Data reads a data file alone: its routes can be matched, and nothing be required.
+func Data(file string, text []byte) (*Snapshot, Problems) {
+	s := &Snapshot{}
+	var problems Problems
+	s.data, problems = loadData(file, text)
+	return s, append(problems, s.addRoutes()...)
+}
+
+// Plain is all of data.stepward.
+func (s *Snapshot) Plain() map[string]any { return s.data.all }
+
+// Environments is what the data says to Go of the environments it lists.
+func (s *Snapshot) Environments() map[string]Environment { return s.data.environments }
+
+// Decode reads a requirement.
+func Decode(plain any) (*Requirement, error) { return decode(plain) }
+
+// Table is a route table of the patterns that can stand together, taken in their order; the others are told with the reason.
+func Table(patterns []string) (s *Snapshot, refused map[string]error) {
+	s, refused = &Snapshot{}, map[string]error{}
+	var kept []string
+	for _, p := range patterns {
+		var t table
+		for _, earlier := range kept {
+			if err := t.add(&Route{Pattern: earlier}); err != nil {
+				panic(err) // it was accepted before
+			}
+		}
+		if err := t.add(&Route{Pattern: p}); err != nil {
+			refused[p] = err
+			continue
+		}
+		kept, s.table = append(kept, p), t
+	}
+	return s, refused
+}

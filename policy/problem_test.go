@@ -53,6 +53,7 @@ func TestFaultsOfTheDataFile(t *testing.T) {
 		{"a merge", oneRoute + "a: &x {c: 1}\nb: {<<: *x}\n",
 			"data.yaml:4: b: has a key that is not plain text; write a plain key; merging with << is not supported"},
 		{"a date without quotes", oneRoute + "a: 2026_04_01\n", `data.yaml:3: a: 2026_04_01 is read as a number; put it in quotes: "2026_04_01"`},
+		{"a number with an underscore", oneRoute + "a: 1_0.5\n", `data.yaml:3: a: 1_0.5 is read as a number; put it in quotes: "1_0.5"`},
 		{"infinity", oneRoute + "a: .inf\n", "data.yaml:3: a: is not a number that JSON has; write a finite number"},
 		{"no number", oneRoute + "a: .nan\n", "data.yaml:3: a: is not a number that JSON has; write a finite number"},
 		{"too great a number", oneRoute + "a: 18446744073709551615\n", "data.yaml:3: a: is not a whole number of 64 bits; put it in quotes, or write a smaller one"},

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -33,6 +34,7 @@ type leaf struct{ byMethod map[string]*target }
 type target struct {
 	route *Route
 	names []string // of the wildcards, from left to right
+	shape string   // the pattern without method and names
 }
 
 // pattern is a parsed route pattern.
@@ -126,7 +128,8 @@ func isIdentifier(s string) bool {
 	return s != ""
 }
 
-// add puts a route into both trees. Equal shapes, and shapes that differ only in case or a trailing slash, conflict.
+// add puts a route into both trees. Equal shapes conflict where their methods are equal, and shapes that differ only in case
+// or a trailing slash where any request could mean either. A table that refused a route must not be used.
 func (t *table) add(r *Route) error {
 	p, err := parsePattern(r.Pattern)
 	if err != nil {
@@ -135,8 +138,15 @@ func (t *table) add(r *Route) error {
 	r.Method = p.method
 	tgt := &target{route: r}
 	for _, s := range p.segments {
-		if s.kind == wildSegment || s.kind == restSegment {
-			tgt.names = append(tgt.names, s.text)
+		switch s.kind {
+		case literalSegment:
+			tgt.shape += "/" + s.text
+		case wildSegment:
+			tgt.names, tgt.shape = append(tgt.names, s.text), tgt.shape+"/{}"
+		case restSegment:
+			tgt.names, tgt.shape = append(tgt.names, s.text), tgt.shape+"/{...}"
+		case endSegment:
+			tgt.shape += "/"
 		}
 	}
 	if err := t.exact.add(p, tgt, false); err != nil {
@@ -187,11 +197,19 @@ func put(at **leaf, method string, tgt *target) error {
 	if *at == nil {
 		*at = &leaf{byMethod: map[string]*target{}}
 	}
-	if other := (*at).byMethod[method]; other != nil {
-		return fmt.Errorf("conflicts with %q: both match the same requests", other.route.Pattern)
+	for _, taken := range slices.Sorted(maps.Keys((*at).byMethod)) {
+		other := (*at).byMethod[taken]
+		if taken == method || other.shape != tgt.shape && overlap(taken, method) {
+			return fmt.Errorf("conflicts with %q: both match the same requests", other.route.Pattern)
+		}
 	}
 	(*at).byMethod[method] = tgt
 	return nil
+}
+
+// overlap reports whether a request can be meant by both methods of patterns.
+func overlap(a, b string) bool {
+	return a == b || a == "" || b == "" || a == "GET" && b == "HEAD" || a == "HEAD" && b == "GET"
 }
 
 // foldSegment is a segment as a lenient backend reads it.

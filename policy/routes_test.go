@@ -110,6 +110,8 @@ func TestPatternsThatCannotStandTogether(t *testing.T) {
 		{"equal shapes", []string{"GET /a/{x}", "GET /a/{y}"}, "conflicts with"},
 		{"only case apart", []string{"GET /a", "GET /A"}, "conflicts with"},
 		{"only a slash apart", []string{"GET /a", "GET /a/{$}"}, "conflicts with"},
+		{"only a slash apart, and one for every method", []string{"/a", "GET /a/{$}"}, "conflicts with"},
+		{"only case apart, and HEAD is GET's as well", []string{"GET /a", "HEAD /A"}, "conflicts with"},
 		{"a lower-case method", []string{"get /a"}, `method "get"`},
 		{"a host", []string{"GET example.com/a"}, "begins with a slash"},
 		{"an empty segment", []string{"GET /a//b"}, "empty segment"},

@@ -58,13 +58,14 @@ func below(field, key string) string {
 }
 
 func scalar(n *yaml.Node) (v any, message, remedy string) {
+	if (n.Tag == "!!int" || n.Tag == "!!float") && strings.Contains(n.Value, "_") {
+		// 2026_04_01 unquoted would be the number 20260401: YAML ignores underscores.
+		return nil, n.Value + " is read as a number", "put it in quotes: " + strconv.Quote(n.Value)
+	}
 	switch n.Tag {
 	case "!!str", "!!timestamp": // an unquoted date is the text that was written
 		return n.Value, "", ""
 	case "!!int":
-		if strings.Contains(n.Value, "_") { // 2026_04_01 unquoted would be the number 20260401: YAML ignores underscores
-			return nil, n.Value + " is read as a number", "put it in quotes: " + strconv.Quote(n.Value)
-		}
 		var i int64
 		if n.Decode(&i) != nil {
 			return nil, "is not a whole number of 64 bits", "put it in quotes, or write a smaller one"
