@@ -13,8 +13,6 @@ requirement := object.union(common, proof)
 
 # METADATA
 # description: The name under which the request is judged and counted.
-default operation_name := ""
-
 operation_name := input.operation if input.operation != "credential.verify"
 
 operation_name := "stepup.verify" if {
