@@ -11,6 +11,3 @@ func ReadSet(text []byte) (kids []string, ignored int, err error) {
 	}
 	return kids, set.ignored, nil
 }
-
-// FoldForTest is fold.
-func FoldForTest(name string) string { return fold(name) }

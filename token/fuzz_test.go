@@ -175,21 +175,3 @@ func FuzzSet(f *testing.F) {
 		}
 	})
 }
-
-// FuzzFold: two names have one folded form if, and only if, strings.EqualFold calls them equal.
-func FuzzFold(f *testing.F) {
-	for _, pair := range [][2]string{{"scope", "ſCOPE"}, {"kid", "Kid"}, {"a", "b"}, {"ς", "Σ"}, {"İ", "i"}, {"ß", "ẞ"}, {"ǅ", "ǆ"}, {"", "a"}} {
-		f.Add(pair[0], pair[1])
-	}
-	f.Fuzz(func(t *testing.T, a, b string) {
-		if !utf8.ValidString(a) || !utf8.ValidString(b) {
-			return // member names never are
-		}
-		if got, want := token.FoldForTest(a) == token.FoldForTest(b), strings.EqualFold(a, b); got != want {
-			t.Errorf("%q, %q: got %t, want %t", a, b, got, want)
-		}
-		if once := token.FoldForTest(a); token.FoldForTest(once) != once {
-			t.Errorf("%q folds to %q, which folds again", a, once)
-		}
-	})
-}
