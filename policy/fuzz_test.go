@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net/http"
 	"reflect"
 	"slices"
 	"strings"
@@ -188,6 +189,9 @@ func FuzzRouteTable(f *testing.F) {
 			patterns = append(patterns, p)
 		}
 		s, refused := policy.Table(patterns)
+		for _, r := range s.Routes() {
+			isServeMuxPattern(t, r.Pattern)
+		}
 		for p, err := range refused {
 			if !strings.Contains(err.Error(), "conflicts with") && !strings.Contains(err.Error(), "occurs twice") {
 				t.Errorf("%q: %v", p, err)
@@ -209,6 +213,17 @@ func FuzzRouteTable(f *testing.F) {
 			reachable(t, two, routes[j].Pattern)
 		}
 	})
+}
+
+// isServeMuxPattern requires that ServeMux takes the pattern too, where it stands alone.
+func isServeMuxPattern(t *testing.T, pattern string) {
+	t.Helper()
+	defer func() {
+		if fault := recover(); fault != nil {
+			t.Errorf("ServeMux: %v", fault)
+		}
+	}()
+	http.NewServeMux().Handle(pattern, http.NotFoundHandler())
 }
 
 // reachable requires that of two routes neither is for nobody: there is a path that means it and not the other one.

@@ -38,12 +38,16 @@ type sources struct {
 	revision string
 }
 
-// read parses every *.rego file and the one data.yaml (or data.json) below the root of fsys; other files are ignored.
-func read(fsys fs.FS) (*sources, Problems) {
-	s := &sources{modules: map[string]*ast.Module{}, tests: map[string]string{}}
-	var problems Problems
+// source is one file as it was read.
+type source struct {
+	name string
+	text []byte
+}
+
+// gather reads every *.rego file and the one data.yaml (or data.json) below the root of fsys; other files are ignored.
+func gather(fsys fs.FS) (found []source, revision string, err error) {
 	digest := sha256.New()
-	err := fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
+	err = fs.WalkDir(fsys, ".", func(name string, d fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -55,8 +59,7 @@ func read(fsys fs.FS) (*sources, Problems) {
 		case d.IsDir():
 			return nil
 		}
-		ext := path.Ext(name)
-		if ext != ".rego" && name != "data.yaml" && name != "data.yml" && name != "data.json" {
+		if path.Ext(name) != ".rego" && name != "data.yaml" && name != "data.yml" && name != "data.json" {
 			return nil
 		}
 		text, err := fs.ReadFile(fsys, name)
@@ -65,9 +68,37 @@ func read(fsys fs.FS) (*sources, Problems) {
 		}
 		fmt.Fprintf(digest, "%d:%s%d:", len(name), name, len(text))
 		digest.Write(text)
-		problems = append(problems, s.file(name, text)...)
+		found = append(found, source{name, text})
 		return nil
 	})
+	return found, hex.EncodeToString(digest.Sum(nil))[:16], err
+}
+
+// maxGathers is how often files are read that change meanwhile.
+const maxGathers = 8
+
+// gatherWhole reads until two readings agree: a ConfigMap is swapped whole but read file by file, and half of one policy with
+// half of another is neither.
+func gatherWhole(fsys fs.FS) (found []source, revision string, err error) {
+	before := ""
+	for range maxGathers {
+		found, revision, err = gather(fsys)
+		if revision == before {
+			return found, revision, err
+		}
+		before = revision
+	}
+	return nil, revision, errors.New("changes while it is read")
+}
+
+// read parses the files of a policy folder.
+func read(fsys fs.FS) (*sources, Problems) {
+	found, revision, err := gatherWhole(fsys)
+	s := &sources{modules: map[string]*ast.Module{}, tests: map[string]string{}, revision: revision}
+	var problems Problems
+	for _, f := range found {
+		problems = append(problems, s.file(f.name, f.text)...)
+	}
 	switch {
 	case err != nil:
 		problems = append(problems, Problem{File: ".", Message: err.Error(), Remedy: "name a readable directory with *.rego files and data.yaml"})
@@ -77,7 +108,6 @@ func read(fsys fs.FS) (*sources, Problems) {
 	if s.data == nil && err == nil {
 		problems = append(problems, Problem{File: "data.yaml", Message: "is missing", Remedy: "write the routes there"})
 	}
-	s.revision = hex.EncodeToString(digest.Sum(nil))[:16]
 	return s, problems
 }
 

@@ -104,7 +104,7 @@ func TestReloadSwapsWhole(t *testing.T) {
 	}
 	var done atomic.Bool
 	var wg sync.WaitGroup
-	for range 4 {
+	for range 8 {
 		wg.Go(func() {
 			var m policy.Match
 			for i := 0; !done.Load(); i++ {
@@ -135,6 +135,40 @@ func TestReloadSwapsWhole(t *testing.T) {
 	}
 	done.Store(true)
 	wg.Wait()
+}
+
+// A ConfigMap is swapped whole, but between two of its files it may be.
+func TestFilesOfTwoPoliciesAreNoPolicy(t *testing.T) {
+	f := newFolder(generation(1))
+	var opened atomic.Int64
+	swapping := opener(func(name string) (fs.File, error) {
+		if name == "requirement.rego" && opened.Add(1) == 1 { // data.yaml has been read
+			next := generation(2)
+			f.Store(&next)
+		}
+		return f.Open(name)
+	})
+	e, err := policy.New(context.Background(), policy.Config{FS: swapping})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := require(t, e.Snapshot(), &policy.Input{}).Operation; got != "data2.rule2" {
+		t.Errorf("operation %q, want data2.rule2", got)
+	}
+	if want := load(t, generation(2)).Revision(); e.Snapshot().Revision() != want {
+		t.Errorf("revision %s, want %s", e.Snapshot().Revision(), want)
+	}
+	restless := opener(func(name string) (fs.File, error) {
+		if name == "requirement.rego" {
+			next := generation(int(opened.Add(1)))
+			f.Store(&next)
+		}
+		return f.Open(name)
+	})
+	want := ".: changes while it is read; name a readable directory with *.rego files and data.yaml"
+	if _, err := policy.New(context.Background(), policy.Config{FS: restless}); err == nil || err.Error() != want {
+		t.Errorf("error %v, want %q", err, want)
+	}
 }
 
 func TestWithoutAPolicyNothingIsAllowed(t *testing.T) {

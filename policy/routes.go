@@ -2,7 +2,6 @@ package policy
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -24,17 +23,19 @@ type table struct {
 type node struct {
 	literal map[string]*node
 	wild    *node
-	leaf    *leaf // the path may end here
-	rest    *leaf // a final {name...} takes whatever follows, also nothing
+	leaf    leaf // the path may end here
+	rest    leaf // a final {name...} takes whatever follows, also nothing
 }
 
-// leaf holds the routes of one shape by method; "" takes every method.
-type leaf struct{ byMethod map[string]*target }
+// leaf holds the routes of one shape, at most one for each method; "" takes every method. A list: there are few, and a map
+// would be more memory to fetch.
+type leaf []*target
 
 type target struct {
-	route *Route
-	names []string // of the wildcards, from left to right
-	shape string   // the pattern without method and names
+	method string
+	route  *Route
+	names  []string // of the wildcards, from left to right
+	shape  string   // the pattern without method and names
 }
 
 // pattern is a parsed route pattern.
@@ -136,7 +137,7 @@ func (t *table) add(r *Route) error {
 		return err
 	}
 	r.Method = p.method
-	tgt := &target{route: r}
+	tgt := &target{method: p.method, route: r}
 	for _, s := range p.segments {
 		switch s.kind {
 		case literalSegment:
@@ -170,14 +171,14 @@ func (n *node) add(p pattern, tgt *target, fold bool) error {
 			}
 			n = n.wild
 		case restSegment:
-			return put(&n.rest, p.method, tgt)
+			return n.rest.put(tgt)
 		case endSegment:
 			if !fold {
 				n = n.child("", false)
 			}
 		}
 	}
-	return put(&n.leaf, p.method, tgt)
+	return n.leaf.put(tgt)
 }
 
 func (n *node) child(text string, fold bool) *node {
@@ -193,17 +194,13 @@ func (n *node) child(text string, fold bool) *node {
 	return n.literal[text]
 }
 
-func put(at **leaf, method string, tgt *target) error {
-	if *at == nil {
-		*at = &leaf{byMethod: map[string]*target{}}
-	}
-	for _, taken := range slices.Sorted(maps.Keys((*at).byMethod)) {
-		other := (*at).byMethod[taken]
-		if taken == method || other.shape != tgt.shape && overlap(taken, method) {
+func (l *leaf) put(tgt *target) error {
+	for _, other := range *l {
+		if other.method == tgt.method || other.shape != tgt.shape && overlap(other.method, tgt.method) {
 			return fmt.Errorf("conflicts with %q: both match the same requests", other.route.Pattern)
 		}
 	}
-	(*at).byMethod[method] = tgt
+	*l = append(*l, tgt)
 	return nil
 }
 
@@ -264,17 +261,22 @@ func (t *table) allow(path string) []string {
 	return found
 }
 
-func (l *leaf) pick(method string) *target {
-	if l == nil {
-		return nil
+func (l leaf) pick(method string) *target {
+	var get, all *target
+	for _, tgt := range l {
+		switch tgt.method {
+		case method:
+			return tgt
+		case "":
+			all = tgt
+		case "GET":
+			get = tgt
+		}
 	}
-	if tgt := l.byMethod[method]; tgt != nil {
-		return tgt
+	if get != nil && method == "HEAD" {
+		return get
 	}
-	if tgt := l.byMethod["GET"]; tgt != nil && method == "HEAD" {
-		return tgt
-	}
-	return l.byMethod[""]
+	return all
 }
 
 // find walks the exact tree. path is what is left, without its leading slash; more says that a segment follows, which may
