@@ -208,6 +208,7 @@ type row struct {
 	cacheOff    bool
 	routes      int  // 0: the embedded policy
 	reloading   bool // the policy changes all the time
+	spends      bool // each request needs a new token
 	requests    func(n int) source
 	status      int
 }
@@ -220,8 +221,8 @@ func (l *lab) rows() []row {
 	return []row{
 		{name: "allowed, warm caches", concurrency: all, ledger: "memory:", requests: l.plain, status: 200},
 		{name: "allowed, requirement cache off", concurrency: all, ledger: "memory:", cacheOff: true, requests: l.plain, status: 200},
-		{name: "single-use spend, memory", concurrency: all, ledger: "memory:", requests: l.tokens(export), status: 200},
-		{name: "single-use spend, bolt", concurrency: all, ledger: "bolt", requests: l.tokens(export), status: 200},
+		{name: "single-use spend, memory", concurrency: all, ledger: "memory:", spends: true, requests: l.tokens(export), status: 200},
+		{name: "single-use spend, bolt", concurrency: all, ledger: "bolt", spends: true, requests: l.tokens(export), status: 200},
 		{name: "refusal, no elevated token", concurrency: all, ledger: "memory:", requests: refused, status: 403},
 		{name: "allowed, 10 routes", concurrency: []int{32}, ledger: "memory:", routes: 10, requests: l.plain, status: 200},
 		{name: "allowed, 10,000 routes", concurrency: []int{32}, ledger: "memory:", routes: 10_000, requests: l.plain, status: 200},
@@ -276,6 +277,9 @@ func (l *lab) stepward(ctx context.Context, r row) (*server, error) {
 		}
 		return []string{l.settings.binary, "run", "--config", file}
 	})
+	if err == nil && r.spends {
+		time.Sleep(1100 * time.Millisecond) // a new ledger refuses tokens issued in the second of its start
+	}
 	if err == nil && r.reloading {
 		reload(under, filepath.Join(dir, "policy", "data.yaml"))
 	}
@@ -319,7 +323,7 @@ func (l *lab) config(r row, dir, address, admin string) string {
 	if ledger == "bolt" {
 		ledger = "bolt:" + filepath.Join(dir, "ledger.db")
 	}
-	fmt.Fprintf(&b, "ledger: %q\n", ledger)
+	fmt.Fprintf(&b, "ledger: %q\nleeway: 0s\n", ledger)
 	if ledger == "memory:" {
 		b.WriteString("dangerously_single_replica: true\n")
 	}

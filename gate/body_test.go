@@ -15,6 +15,7 @@ const verifying = mount + "/emailVerifications/verify" // links a credential, or
 func (f *fixture) verifies(text string) reason.Reason {
 	r := request("POST", verifying, auth, "Bearer alice")
 	r.ReadBody = body(text)
+	r.Header.Set("Content-Type", "application/json")
 	return f.decide(r).Reason
 }
 

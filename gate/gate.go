@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/stepward/stepward/internal/apiversion"
+	"github.com/stepward/stepward/internal/canon"
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/reason"
 	"github.com/stepward/stepward/ledger"
@@ -115,7 +116,7 @@ func (g *Gate) judge(ctx context.Context, r *Request, v *Verdict, d *decision) r
 	if d.snapshot == nil {
 		return reason.PolicyError
 	}
-	if isPreflight(r) && d.snapshot.HasPath(r.Path) {
+	if isPreflight(r, d) {
 		v.Preflight = true
 		return reason.None
 	}
@@ -164,8 +165,22 @@ func (g *Gate) judge(ctx context.Context, r *Request, v *Verdict, d *decision) r
 
 func needsToken(q *policy.Requirement) bool { return len(q.Scopes) > 0 || q.MFAAction != "" }
 
-func isPreflight(r *Request) bool {
-	return r.Method == http.MethodOptions && r.Header.Get("Origin") != "" && r.Header.Get("Access-Control-Request-Method") != ""
+// isPreflight reports whether a browser asks whether it may send a request that has a route (Fetch standard, CORS-preflight
+// fetch). Where the policy has a route for OPTIONS itself, that judges.
+func isPreflight(r *Request, d *decision) bool {
+	if r.Method != http.MethodOptions || r.Header.Get("Origin") == "" {
+		return false
+	}
+	method := r.Header.Get("Access-Control-Request-Method")
+	if method == "" || canon.Method(method) != nil {
+		return false
+	}
+	d.snapshot.Match(http.MethodOptions, r.Path, &d.match)
+	if d.match.Ambiguous || d.match.Route != nil && d.match.Route.Method == http.MethodOptions {
+		return false
+	}
+	d.snapshot.Match(method, r.Path, &d.match)
+	return d.match.Route != nil && !d.match.Ambiguous
 }
 
 func (g *Gate) route(r *Request, v *Verdict, d *decision) reason.Reason {
@@ -202,7 +217,7 @@ func (g *Gate) body(r *Request, d *decision) reason.Reason {
 	case err != nil:
 		return reason.BodyUnreadable
 	}
-	if d.input.Body, err = parseBody(data); err != nil {
+	if d.input.Body, err = parseBody(r.Header, data); err != nil {
 		return reason.BodyUnreadable
 	}
 	return reason.None
@@ -232,6 +247,7 @@ func (g *Gate) facts(ctx context.Context, r *Request, v *Verdict, d *decision) r
 		return reason.InvalidRequest
 	}
 	v.Environment = d.environment.id
+	v.EnvironmentProven = d.session != nil || g.config.Environment.Fixed != ""
 	v.DeviceState = g.deviceState(d.session)
 	d.input = policy.Input{
 		Match: &d.match, Method: r.Method, Path: r.Path, RawQuery: r.RawQuery, Host: r.Host, Header: r.Header,

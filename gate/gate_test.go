@@ -305,6 +305,82 @@ func TestDecide(t *testing.T) {
 	}
 }
 
+// A body that its header lets a backend read as something else is not judged: as a form, in another charset, decompressed.
+func TestBodiesWhoseHeaderSaysOtherThanJSON(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		header []string
+		want   reason.Reason
+	}{
+		{"JSON", []string{"Content-Type", "application/json"}, reason.None},
+		{"a JSON type", []string{"Content-Type", "application/vnd.wallet+json"}, reason.None},
+		{"JSON in UTF-8, not encoded", []string{"Content-Type", `Application/JSON; charset="UTF-8"`, "Content-Encoding", "identity"}, reason.None},
+		{"nothing", nil, reason.BodyUnreadable},
+		{"a form", []string{"Content-Type", "application/x-www-form-urlencoded"}, reason.BodyUnreadable},
+		{"text", []string{"Content-Type", "text/json"}, reason.BodyUnreadable},
+		{"another charset", []string{"Content-Type", "application/json; charset=utf-7"}, reason.BodyUnreadable},
+		{"a parameter", []string{"Content-Type", "application/json; boundary=x"}, reason.BodyUnreadable},
+		{"two charsets", []string{"Content-Type", "application/json; charset=utf-8; charset=utf-7"}, reason.BodyUnreadable},
+		{"compressed", []string{"Content-Type", "application/json", "Content-Encoding", "br"}, reason.BodyUnreadable},
+		{"no media type", []string{"Content-Type", "json"}, reason.BodyUnreadable},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r := request("POST", mount+"/emailVerifications/verify", append([]string{auth, "Bearer alice"}, c.header...)...)
+			r.ReadBody = body(`{"requestedScopes":["&verificationToken=123&"]}`)
+			if v := newFixture(t, nil).decide(r); v.Reason != c.want {
+				t.Errorf("reason %q, want %q", v.Reason, c.want)
+			}
+		})
+	}
+}
+
+// Where a backend could take another session than the one that was proven, there is none.
+func TestSessionsThatABackendCouldReadDifferently(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		header []string
+		want   reason.Reason
+	}{
+		{"the cookie", []string{"Cookie", "SESSION=alice"}, reason.None},
+		{"the same in both", []string{"Cookie", "a=b; SESSION=alice", auth, "Bearer alice"}, reason.None},
+		{"a space before =", []string{"Cookie", "SESSION =mallory; SESSION=alice"}, reason.InvalidRequest},
+		{"a space before = alone", []string{"Cookie", "SESSION =mallory", auth, "Bearer alice"}, reason.InvalidRequest},
+		{"another case", []string{"Cookie", "session=mallory; SESSION=alice"}, reason.InvalidRequest},
+		{"a tab after Bearer", []string{"Cookie", "SESSION=alice", auth, "Bearer\tmallory"}, reason.InvalidRequest},
+		{"no scheme", []string{"Cookie", "SESSION=alice", auth, "mallory"}, reason.InvalidRequest},
+		{"another scheme", []string{"Cookie", "SESSION=alice", auth, "Basic bWFsbG9yeQ=="}, reason.InvalidRequest},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			f := newFixture(t, func(c *gate.Config) { c.Session.Header, c.Session.Cookie = "Authorization", "SESSION" })
+			if v := f.decide(request("GET", mount+"/users", c.header...)); v.Reason != c.want {
+				t.Errorf("reason %q, want %q", v.Reason, c.want)
+			}
+		})
+	}
+}
+
+// Only what a browser asks before a request that has a route is a preflight.
+func TestPreflightLookAlikes(t *testing.T) {
+	origin := []string{"Origin", "https://app.example"}
+	for _, c := range []struct {
+		name, path, method string
+		preflight          bool
+	}{
+		{"of a route", mount + "/waas/w1/privateKey/export", "POST", true},
+		{"of another method", mount + "/waas/w1/privateKey/export", "DELETE", false},
+		{"of nonsense", mount + "/waas/w1/privateKey/export", "nonsense", false},
+		{"of a twin", mount + "/users/MFA", "GET", false},
+		{"of no path", mount + "/nothing", "GET", false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			v := newFixture(t, nil).decide(request("OPTIONS", c.path, append(origin, "Access-Control-Request-Method", c.method)...))
+			if v.Preflight != c.preflight || v.Allow != c.preflight {
+				t.Errorf("preflight %v, allowed %v (%s), want %v", v.Preflight, v.Allow, v.Reason, c.preflight)
+			}
+		})
+	}
+}
+
 func TestTheDoubleRoleEndpointIsDecidedByItsBody(t *testing.T) {
 	path := mount + "/emailVerifications/verify"
 	for _, c := range []struct {
@@ -326,6 +402,7 @@ func TestTheDoubleRoleEndpointIsDecidedByItsBody(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			r := request("POST", path, auth, "Bearer alice")
 			r.ReadBody = body(c.body)
+			r.Header.Set("Content-Type", "application/json; charset=utf-8")
 			if v := newFixture(t, nil).decide(r); v.Reason != c.want {
 				t.Errorf("reason %q, want %q", v.Reason, c.want)
 			}

@@ -52,7 +52,7 @@ func (g *Gate) sessionToken(h http.Header) (string, reason.Reason) {
 	}
 	fromCookie, ok := cookie(h, g.config.Session.Cookie)
 	switch {
-	case !ok, fromHeader != "" && fromCookie != "" && fromHeader != fromCookie:
+	case !ok, value != "" && fromCookie != "" && fromHeader != fromCookie: // also a header of another scheme
 		return "", reason.InvalidRequest
 	case fromHeader != "":
 		return fromHeader, reason.None
@@ -70,16 +70,17 @@ func bearer(value string) string {
 	return strings.TrimLeft(value[len(scheme):], " ")
 }
 
-// cookie returns the only cookie of that name, and false when it is repeated.
+// cookie returns the only cookie of that name, and false when it is repeated or there is another that a backend could take
+// for it: many trim what stands before "=", some ignore case.
 func cookie(h http.Header, name string) (string, bool) {
 	value, found := "", false
 	for _, line := range h["Cookie"] {
 		for part := range strings.SplitSeq(line, ";") {
 			k, v, _ := strings.Cut(strings.Trim(part, " \t"), "=")
-			if k != name {
+			if k != name && !strings.EqualFold(strings.TrimSpace(k), name) {
 				continue
 			}
-			if found {
+			if found || k != name {
 				return "", false
 			}
 			value, found = strings.Trim(v, `"`), true
@@ -129,7 +130,20 @@ func (g *Gate) environmentOf(r *Request, d *decision) environment {
 		}
 	}
 	e.candidate(header, false)
+	if e.id != "" && (!isEnvironmentID(e.id) || d.snapshot.ImitatesEnvironment(e.id)) {
+		e.mismatch = true
+	}
 	return e
+}
+
+// isEnvironmentID bounds what a client can have logged and remembered under the name of an environment.
+func isEnvironmentID(id string) bool {
+	for i := range len(id) {
+		if c := id[i]; c <= ' ' || c > '~' || c == '%' {
+			return false
+		}
+	}
+	return len(id) <= 128
 }
 
 func (e *environment) candidate(id string, trusted bool) {

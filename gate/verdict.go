@@ -29,6 +29,8 @@ type Verdict struct {
 	Allowed     []string            // for MethodNotAllowed
 	Requirement *policy.Requirement // nil when the policy was not reached
 	Environment string
+	// EnvironmentProven: the session or the configuration names the environment, not the client.
+	EnvironmentProven bool
 
 	// Facts for the backend, only ever from verified tokens.
 	Subject        string

@@ -29,6 +29,27 @@ type data struct {
 	headers      []headerName // input_headers, sorted
 	environments map[string]Environment
 	operations   map[string]bool // nil when the policy keeps none in its data
+	scopes       []writtenScope
+}
+
+// writtenScope is a scope that an operation asks for, and where it stands.
+type writtenScope struct {
+	name, field string
+	line        int
+}
+
+// foreign are problems of scopes that are not among the known ones.
+func (d *data) foreign(known []string) Problems {
+	var problems Problems
+	for _, s := range d.scopes {
+		if !slices.Contains(known, s.name) {
+			problems = append(problems, Problem{
+				File: d.file, Line: s.line, Field: s.field, Message: fmt.Sprintf("%q is not among the configuration's elevated.scopes", s.name),
+				Remedy: "mend the name, or add it to elevated.scopes: a token that carries nothing else could pass for a session",
+			})
+		}
+	}
+	return problems
 }
 
 // written is how and where a route stands in the file.

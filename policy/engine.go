@@ -23,6 +23,8 @@ type Config struct {
 	FS          fs.FS         // *.rego, data.yaml and *_test.rego (not loaded); required
 	CacheSize   int           // requirements remembered, default 10,000
 	EvalTimeout time.Duration // for one evaluation, default 100 ms
+	// Scopes are those that tell elevated tokens from sessions; data that asks for another is a problem. Nil checks nothing.
+	Scopes []string
 	// DisableCache evaluates every request, and shows the policy the whole input and not only what it can read; for
 	// measurements and the differential test.
 	DisableCache bool
@@ -178,6 +180,23 @@ func (s *Snapshot) Environment(id string) Environment {
 		return e
 	}
 	return s.data.environments["default"]
+}
+
+// ImitatesEnvironment reports whether an id differs from a listed environment's by case alone: a backend may take it for that
+// one.
+func (s *Snapshot) ImitatesEnvironment(id string) bool {
+	if s == nil {
+		return false
+	}
+	if _, listed := s.data.environments[id]; listed {
+		return false
+	}
+	for listed := range s.data.environments {
+		if strings.EqualFold(listed, id) {
+			return true
+		}
+	}
+	return false
 }
 
 // Shadowed lists the environments that only rehearse, sorted.

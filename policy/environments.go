@@ -50,6 +50,11 @@ func (l *dataLoader) operation(n *yaml.Node, field string) {
 	}
 	if len(d.faults) == 0 {
 		d.alone()
+		for _, choice := range d.q.Scopes {
+			for _, scope := range choice {
+				l.out.scopes = append(l.out.scopes, writtenScope{scope, below(field, "scopes"), at["scopes"].Line})
+			}
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.faults)) {
 		l.fault(at[name], below(field, name), "is not right", "write "+d.faults[name])

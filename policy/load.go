@@ -275,6 +275,9 @@ func load(ctx context.Context, c *Config) (*Snapshot, error) {
 	snap := &Snapshot{revision: s.revision, data: s.data, timeout: max(c.EvalTimeout, probeTimeout)}
 	if s.data != nil {
 		problems = append(problems, snap.addRoutes()...)
+		if c.Scopes != nil {
+			problems = append(problems, s.data.foreign(c.Scopes)...)
+		}
 	}
 	if len(s.modules) > 0 && !slices.ContainsFunc(problems, inRego) {
 		compiler, more := s.compile()

@@ -44,6 +44,7 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 		ForceQuery: x.target.HasQuery && x.target.RawQuery == "",
 	}
 	r.Out.Host = x.target.host
+	r.Out.Trailer = nil // they may arrive after the header was judged
 	h := r.Out.Header
 	if x.trusted { // ReverseProxy removed them from Out
 		copyHeader(h, r.In.Header, "X-Forwarded-For")
@@ -133,7 +134,9 @@ func (p *Proxy) identify(h http.Header, x *exchange) {
 	i, v := &p.config.Identity, &x.verdict
 	x.set(h, i.DecisionID, v.DecisionID)
 	x.set(h, i.Subject, fieldValue(v.Subject))
-	x.set(h, i.Environment, fieldValue(v.Environment))
+	if v.EnvironmentProven {
+		x.set(h, i.Environment, fieldValue(v.Environment))
+	}
 	if i.Scopes != "" && len(v.Scopes) > 0 {
 		x.set(h, i.Scopes, fieldValue(strings.Join(v.Scopes, " ")))
 	}

@@ -731,20 +731,61 @@ func TestBodyLimits(t *testing.T) {
 func TestJudgedBodiesAreReplayed(t *testing.T) {
 	e := new(echo)
 	s := newSetup(t, e, option{})
+	json := []string{"Content-Type", "application/json"}
 	for name, body := range map[string]io.Reader{
 		"with length": strings.NewReader(`{"a": 1}`), "chunked": io.MultiReader(strings.NewReader(`{"a":`), strings.NewReader(` 1}`)),
 	} {
-		if res := s.do("POST", "/judged", body); res.StatusCode != http.StatusOK || !strings.HasSuffix(e.last(t), "\n\n{\"a\": 1}") && !strings.HasSuffix(e.last(t), "{\"a\": 1}") {
+		if res := s.do("POST", "/judged", body, json...); res.StatusCode != http.StatusOK || !strings.HasSuffix(e.last(t), "\n\n{\"a\": 1}") && !strings.HasSuffix(e.last(t), "{\"a\": 1}") {
 			t.Errorf("%s: %s, the backend got %q", name, res.Status, e.last(t))
 		}
 	}
 	before := e.count()
-	s.refused(s.do("POST", "/judged", strings.NewReader(`{"a": `)), 400, "body_unreadable")
-	s.refused(s.do("POST", "/judged", strings.NewReader(`{"a": 1, "a": 2}`)), 400, "body_unreadable")
-	s.refused(s.do("POST", "/judged", strings.NewReader(`{"a": "`+strings.Repeat("x", 100)+`"}`)), 413, "body_too_large")
-	s.refused(s.do("POST", "/judged", io.MultiReader(strings.NewReader(`{"a": "`+strings.Repeat("x", 100)+`"}`))), 413, "body_too_large")
+	s.refused(s.do("POST", "/judged", strings.NewReader(`{"a": `), json...), 400, "body_unreadable")
+	s.refused(s.do("POST", "/judged", strings.NewReader(`{"a": 1, "a": 2}`), json...), 400, "body_unreadable")
+	s.refused(s.do("POST", "/judged", strings.NewReader(`{"a": "`+strings.Repeat("x", 100)+`"}`), json...), 413, "body_too_large")
+	s.refused(s.do("POST", "/judged", io.MultiReader(strings.NewReader(`{"a": "`+strings.Repeat("x", 100)+`"}`)), json...), 413, "body_too_large")
 	if e.count() != before {
 		t.Error("a body that could not be judged reached the backend")
+	}
+}
+
+// What arrives behind a body was never judged.
+func TestTrailersDoNotReachTheBackend(t *testing.T) {
+	seen := make(chan http.Header, 1)
+	s := newSetup(t, http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		_, _ = io.Copy(io.Discard, r.Body)
+		seen <- r.Trailer
+	}), option{})
+	for _, path := range []string{"/judged", "/read"} {
+		answer := s.raw("POST " + path + " HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer session-1\r\nContent-Type: application/json\r\n" +
+			"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n2\r\n{}\r\n0\r\nStepward-Subject: victim\r\nAuthorization: Bearer x\r\n\r\n")
+		if !strings.HasPrefix(answer, "HTTP/1.1 200") {
+			t.Fatalf("%s: %.100s", path, answer)
+		}
+		if trailer := <-seen; len(trailer) > 0 {
+			t.Errorf("%s: the backend got the trailers %v", path, trailer)
+		}
+	}
+}
+
+// A backend that does not read the body of a GET would take it for the next request on its connection.
+func TestBodiesWhereNoneBelongs(t *testing.T) {
+	e := new(echo)
+	s := newSetup(t, e, option{})
+	hidden := "POST /spend HTTP/1.1\r\nHost: x\r\nStepward-Subject: victim\r\nContent-Length: 0\r\n\r\n"
+	for _, head := range []string{
+		"GET /read HTTP/1.1\r\n", "HEAD /read HTTP/1.1\r\n",
+		"OPTIONS /read HTTP/1.1\r\nOrigin: https://app.example\r\nAccess-Control-Request-Method: POST\r\n",
+	} {
+		for _, framed := range []string{fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(hidden), hidden), "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"} {
+			answer := s.raw(head + "Host: a\r\nAuthorization: Bearer session-1\r\n" + framed)
+			if !strings.HasPrefix(answer, "HTTP/1.1 400") || strings.Count(answer, "HTTP/1.1") != 1 {
+				t.Errorf("%q: got %.300q", head, answer)
+			}
+		}
+	}
+	if n := e.count(); n != 0 {
+		t.Errorf("%d requests reached the backend", n)
 	}
 }
 

@@ -39,6 +39,10 @@ func (p *Proxy) receive(r *http.Request, x *exchange) reason.Reason {
 	if err := p.config.Rules.CheckQuery(x.target.RawQuery); err != nil {
 		return framingReason(err)
 	}
+	// A body that no method of these has a use for is not drained by some backends, which then read it as the next request.
+	if r.ContentLength != 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions) {
+		return reason.AmbiguousRequest
+	}
 	if limit := p.config.MaxBody; limit > 0 && r.ContentLength > limit {
 		return reason.BodyTooLarge
 	}

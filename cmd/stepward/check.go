@@ -80,7 +80,7 @@ func policyFiles(path string) fs.FS {
 }
 
 func checkPolicy(ctx context.Context, cfg *config.Config) []string {
-	problems := policy.Check(ctx, policy.Config{FS: policyFiles(cfg.Policy.Path), EvalTimeout: cfg.Policy.EvalTimeout})
+	problems := policy.Check(ctx, policy.Config{FS: policyFiles(cfg.Policy.Path), EvalTimeout: cfg.Policy.EvalTimeout, Scopes: cfg.Elevated.Scopes})
 	if len(problems) == 0 {
 		return nil
 	}

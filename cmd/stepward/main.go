@@ -49,7 +49,7 @@ func verbs() []verb {
 	return []verb{
 		{"run", "[--config FILE]", "stand in front of the backend", runVerb},
 		{"check", "[--config FILE]", "report every problem of configuration and policy at once", checkVerb},
-		{"test", "[--coverage] [--run REGEXP] [DIR]", "run the Rego tests beside a policy (default: the embedded one), with coverage", testVerb},
+		{"test", "[--coverage PERCENT] [--run REGEXP] [DIR]", "run the Rego tests beside a policy (default: the embedded one), with coverage", testVerb},
 		{"demo", "[--once] [--no-color]", "a wallet backend, a token issuer and Stepward, with the story told", demoVerb},
 		{"config", "schema", "print the configuration file's JSON Schema", configVerb},
 		{"health", "[--admin ADDRESS]", "ask a running Stepward whether it is ready (for container health checks)", healthVerb},

@@ -83,7 +83,7 @@ func (s *service) openPolicy(ctx context.Context) (err error) {
 	c := s.config.Policy
 	s.policy, err = policy.New(ctx, policy.Config{
 		FS: policyFiles(c.Path), CacheSize: c.CacheSize, DisableCache: c.CacheSize == 0, EvalTimeout: c.EvalTimeout,
-		OnReload: s.policyReloaded, OnCache: s.metrics.RequirementCache,
+		Scopes: s.config.Elevated.Scopes, OnReload: s.policyReloaded, OnCache: s.metrics.RequirementCache,
 	})
 	if err != nil {
 		return inFolder(c.Path, err)

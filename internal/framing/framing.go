@@ -83,7 +83,7 @@ var _connectionOptions = []string{"close", "keep-alive", "upgrade", "te", "trail
 // New compiles the rules. It refuses an underscore exception that is another spelling of a field with a meaning.
 func New(c Config) (*Rules, error) {
 	r := &Rules{
-		singles: map[string]bool{}, guarded: map[string]bool{}, query: []string{"access_token"},
+		singles: map[string]bool{}, guarded: map[string]bool{}, query: []string{"access_token", "_method", "x-http-method-override"},
 		underscore: map[string]bool{}, stripped: map[string]strip{},
 	}
 	for _, names := range [][]string{_sensitive, c.Tokens, c.Sensitive} {

@@ -121,9 +121,12 @@ func (c *conn) armRead(t time.Time) error {
 	return err
 }
 
-// SetReadDeadline is how net/http turns from one request to the next: no body is open any more.
+// SetReadDeadline is how net/http turns from one request to the next: no body is open any more. A deadline in the past is how
+// it ends a read that goes on when the handler returns, and if that one reads a body, its rest must not become a request.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	c.unread.Store(false)
+	if c.unread.Swap(false) && !t.IsZero() && t.Before(time.Now()) {
+		c.desynced.Store(true)
+	}
 	return c.Conn.SetReadDeadline(t)
 }
 

@@ -127,9 +127,16 @@ func closing(d *json.Decoder) error {
 	return nil
 }
 
+// maxNumber is far more digits than float64 or any amount of money has.
+const maxNumber = 64
+
 // isModest reports whether a number is one that float64 can tell from infinity and from zero. A policy engine computes with it
 // exactly: 1e999999999 is a few bytes that cost gigabytes, and OPA's comparison panics at 1e-600000000.
+// Its length is bounded for the same reason: a million digits take seconds to multiply.
 func isModest(number string) bool {
+	if len(number) > maxNumber {
+		return false
+	}
 	f, err := strconv.ParseFloat(number, 64)
 	if err != nil || math.IsInf(f, 0) {
 		return false
