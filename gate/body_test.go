@@ -39,6 +39,7 @@ func TestBodiesWithTwoReadings(t *testing.T) {
 		{"a number beyond float64", `{"requestedScopes":["a"],"x":1e400}`},
 		{"a number that costs gigabytes", `{"requestedScopes":["a"],"x":1e999999999}`},
 		{"a number that is zero to some", `{"requestedScopes":["a"],"x":1e-400}`},
+		{"a number that takes seconds", `{"requestedScopes":["a"],"x":0.` + strings.Repeat("3", 1000) + `}`},
 		{"NaN", `{"requestedScopes":["a"],"x":NaN}`},
 		{"one level too deep", strings.Repeat("[", 33) + strings.Repeat("]", 33)},
 	} {

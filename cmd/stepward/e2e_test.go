@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -158,6 +159,55 @@ func TestServerSentEventsArriveAtOnce(t *testing.T) {
 	if line, err := bufio.NewReader(res.Body).ReadString('\n'); err != nil || line != "event: room_created\n" {
 		t.Errorf("got %q, %v", line, err)
 	}
+}
+
+// A client whose chunked body is answered early has sent no further request, whatever that body looks like.
+func TestTheRestOfABodyIsNoRequest(t *testing.T) {
+	w := newWorld(t)
+	early := must(net.Listen("tcp", "127.0.0.1:0"))
+	defer early.Close()
+	go func() {
+		for {
+			conn, err := early.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer conn.Close()
+				_, _ = http.ReadRequest(bufio.NewReader(conn)) // its head; the body is not waited for
+				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				_, _ = io.Copy(io.Discard, conn)
+			}()
+		}
+	}()
+	w.start("upstream: http://" + early.Addr().String())
+	conn := must(net.Dial("tcp", w.service.Addr().String()))
+	defer conn.Close()
+	hidden := strings.Repeat("GET "+w.issuer.Prefix()+"/healthcheck HTTP/1.1\r\nHost: x\r\n\r\n", 5000)
+	fmt.Fprintf(conn, "POST %s/connect HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", w.issuer.Prefix(), len(hidden)+1)
+	answers := bufio.NewReader(conn)
+	res, err := http.ReadResponse(answers, nil)
+	if err != nil || res.StatusCode != http.StatusOK {
+		t.Fatalf("got %v, %v", res, err)
+	}
+	_, _ = io.ReadAll(res.Body)
+	_, _ = io.WriteString(conn, hidden) // the connection may be closed by now
+	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+	if rest, _ := io.ReadAll(answers); strings.Contains(string(rest), "HTTP/1.1") {
+		t.Errorf("the rest of the body was answered: %.200s", rest)
+	}
+}
+
+// An environment's id in another case is nobody's: a backend may take it for the listed one, whose rules are stricter.
+func TestEnvironmentsInAnotherCase(t *testing.T) {
+	w := newWorld(t)
+	w.copyPolicy(func(data string) string {
+		return strings.Replace(data, "environments:\n", "environments:\n  "+testEnvironment+": {locked: true}\n", 1)
+	})
+	w.start("policy: {path: policy}")
+	path := w.issuer.Prefix() + "/emailVerifications/create"
+	w.expect(w.do(callOf{method: "POST", path: path}), 403, "environment_locked")
+	w.expect(w.do(callOf{method: "POST", path: strings.Replace(path, testEnvironment, strings.ToUpper(testEnvironment), 1)}), 403, "environment_mismatch")
 }
 
 func TestKeysRotateUnderARunningService(t *testing.T) {

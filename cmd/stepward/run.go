@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
+	"log/slog"
 	"os"
 	"os/signal"
 	"runtime/debug"
@@ -46,12 +48,21 @@ func (c *call) refuse(problems []string) error {
 	return errSaid
 }
 
+// stray takes what net/http's Transport writes to the log package: it quotes backends, so only that it spoke is told.
+type stray struct{ log *slog.Logger }
+
+func (w stray) Write(p []byte) (int, error) {
+	w.log.Warn("the backend broke the protocol: it sent bytes that nobody asked for")
+	return len(p), nil
+}
+
 // serve runs a service until ctx ends; SIGHUP reloads it.
 func serve(ctx context.Context, cfg *config.Config, out outputs) error {
 	s, err := newService(ctx, cfg, out)
 	if err != nil {
 		return err
 	}
+	log.SetOutput(stray{s.log})
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	defer signal.Stop(hangup)

@@ -110,6 +110,10 @@ func TestCheckQuery(t *testing.T) {
 		{"x-dyn-elevated-access-token=a", framing.ErrQuery},
 		{"x_mfa_auth_token=a", framing.ErrQuery},
 		{"&&authorization=a", framing.ErrQuery},
+		{"_method=DELETE", framing.ErrQuery},
+		{"a=1&%5Fmethod=DELETE", framing.ErrQuery},
+		{"X-HTTP-Method-Override=DELETE", framing.ErrQuery},
+		{"method=a&the_method=b", nil},
 	} {
 		if got := newRules(t).CheckQuery(row.query); !errors.Is(got, row.want) {
 			t.Errorf("%q: got %v, want %v", row.query, got, row.want)
