@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/rego"
@@ -149,7 +150,7 @@ var pairs = sync.OnceValues(func() ([]pair, error) {
 		fsyss = append(fsyss, trickyPolicy(c.rules))
 	}
 	for i, fsys := range fsyss {
-		cached, err := policy.New(context.Background(), policy.Config{FS: fsys, OnCache: func(hit bool) {
+		cached, err := policy.New(context.Background(), policy.Config{FS: fsys, EvalTimeout: time.Minute, OnCache: func(hit bool) {
 			if hit {
 				hits.Add(1)
 			}
@@ -157,7 +158,7 @@ var pairs = sync.OnceValues(func() ([]pair, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", out[i].name, err)
 		}
-		full, err := policy.New(context.Background(), policy.Config{FS: fsys, DisableCache: true})
+		full, err := policy.New(context.Background(), policy.Config{FS: fsys, EvalTimeout: time.Minute, DisableCache: true})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", out[i].name, err)
 		}

