@@ -39,8 +39,7 @@ func exportInput(s *policy.Snapshot, m *policy.Match) *policy.Input {
 	}
 }
 
-// BenchmarkRequire: remembered answers, ones that are not yet (a miss sees the projected input), and no cache at all (which
-// sees the whole input).
+// BenchmarkRequire: remembered answers, ones that are not yet, and no cache at all.
 func BenchmarkRequire(b *testing.B) {
 	for _, row := range []struct {
 		name string

@@ -158,7 +158,7 @@ var pairs = sync.OnceValues(func() ([]pair, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", out[i].name, err)
 		}
-		full, err := policy.New(context.Background(), policy.Config{FS: fsys, EvalTimeout: time.Minute, DisableCache: true})
+		full, err := policy.New(context.Background(), policy.Config{FS: fsys, EvalTimeout: time.Minute, ShowAll: true})
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", out[i].name, err)
 		}

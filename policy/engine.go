@@ -25,9 +25,10 @@ type Config struct {
 	EvalTimeout time.Duration // for one evaluation, default 100 ms
 	// Scopes are those that tell elevated tokens from sessions; data that asks for another is a problem. Nil checks nothing.
 	Scopes []string
-	// DisableCache evaluates every request, and shows the policy the whole input and not only what it can read; for
-	// measurements and the differential test.
+	// DisableCache evaluates every request.
 	DisableCache bool
+	// ShowAll shows the policy the whole input and not only what it can read, for the differential test. It disables the cache.
+	ShowAll bool
 	// OnReload is told the revision in force and the outcome after every Reload. It must not call Reload.
 	OnReload func(revision string, err error)
 	// OnCache is told of every look into the requirement cache.

@@ -316,9 +316,9 @@ func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Com
 	s.prepared = prepared
 	s.reads = readable(compiler, from.modules)
 	switch {
-	case c.DisableCache:
+	case c.ShowAll:
 		s.reads = everything
-	case deterministic(compiler):
+	case !c.DisableCache && deterministic(compiler):
 		s.cache = newCache(c.CacheSize)
 	}
 	problems := s.probe(ctx)
