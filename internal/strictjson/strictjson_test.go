@@ -60,6 +60,8 @@ var refused = []struct{ name, text, want string }{
 	{"too large", "1e309", "number out of range"},
 	{"gigabytes", "[1e999999999]", "number out of range"},
 	{"nearly nothing", `{"a":1e-400}`, "number out of range"},
+	{"a million digits", "[0." + strings.Repeat("1", 1_000_000) + "]", "number out of range"},
+	{"one digit too many", strings.Repeat("1", 65), "number out of range"},
 	{"a panic of OPA's", "1e-600000000", "number out of range"},
 	{"lists in lists", nested("[", "", "]", 9), "nested too deeply"},
 	{"objects in objects", nested(`{"a":`, "1", "}", 9), "nested too deeply"},
@@ -79,7 +81,7 @@ func TestRefused(t *testing.T) {
 
 var accepted = []string{
 	"null", "true", " 1 ", `""`, "[]", "{}", `{"a":[1,2.5e3,{"b":null}]}`, `"\ud83d\ude00"`, `"\\ud83d"`, `"\ufffd\"\\"`, "123456789012345678901234567890",
-	"0.0000", "-0", "0e5", "1e308", "5e-324", `{"a":1,"b":{"a":1,"A2":1}}`, `{"ß":1,"ss":1}`, `{"i":1,"ı":2,"İ":3}`, `[{"a":1},{"a":1}]`,
+	strings.Repeat("1", 64), "0.0000", "-0", "0e5", "1e308", "5e-324", `{"a":1,"b":{"a":1,"A2":1}}`, `{"ß":1,"ss":1}`, `{"i":1,"ı":2,"İ":3}`, `[{"a":1},{"a":1}]`,
 	nested("[", "", "]", 8), nested(`{"a":`, `"deep"`, "}", 8),
 }
 
@@ -214,8 +216,11 @@ func fault(text []byte, depth int) string {
 	}
 }
 
-// beyond reports whether a number rounds to infinity, or to zero without being it.
+// beyond reports whether a number rounds to infinity, or to zero without being it, or is longer than any number is.
 func beyond(number string) bool {
+	if len(number) > 64 {
+		return true
+	}
 	f, err := json.Number(number).Float64()
 	if err != nil {
 		return true
