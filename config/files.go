@@ -153,7 +153,11 @@ func (f *fileChecker) parent(path, name string) {
 	info, err := f.disk.Stat(filepath.Dir(name))
 	switch {
 	case err != nil:
-		f.fail(path, "has no directory to be made in: "+readFault(err), "make the directory, or name another")
+		which := ""
+		if f.source.nearest(path).text == "" {
+			which = "the default, " + name + ", "
+		}
+		f.fail(path, which+"has no directory to be made in: "+readFault(err), "make the directory, or name another")
 	case !info.IsDir():
 		f.fail(path, "lies below something that is no directory", "name another place")
 	}
