@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -169,6 +171,47 @@ func TestFilesOfTwoPoliciesAreNoPolicy(t *testing.T) {
 	want := ".: changes while it is read; name a readable directory with *.rego files and data.yaml"
 	if _, err := policy.New(context.Background(), policy.Config{FS: restless}); err == nil || err.Error() != want {
 		t.Errorf("error %v, want %q", err, want)
+	}
+}
+
+// Kubernetes mounts each file as a symlink through ..data, and swaps that.
+func TestAConfigMapIsReadThroughItsSymlinks(t *testing.T) {
+	dir := t.TempDir()
+	mount := func(n int) {
+		t.Helper()
+		hidden := fmt.Sprintf("..2026_%d", n)
+		if err := os.Mkdir(filepath.Join(dir, hidden), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		for name, f := range generation(n) {
+			if err := os.WriteFile(filepath.Join(dir, hidden, name), f.Data, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Symlink(filepath.Join("..data", name), filepath.Join(dir, name)); err != nil && n == 1 {
+				t.Fatal(err)
+			}
+		}
+		if err := os.Symlink(hidden, filepath.Join(dir, "..data_tmp")); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	mount(1)
+	e, err := policy.New(context.Background(), policy.Config{FS: os.DirFS(dir)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := e.Snapshot().Revision(), load(t, generation(1)).Revision(); got != want {
+		t.Errorf("revision %s, want %s: something else was read", got, want)
+	}
+	mount(2)
+	if err := e.Reload(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if got := require(t, e.Snapshot(), &policy.Input{}).Operation; got != "data2.rule2" {
+		t.Errorf("operation %q, want data2.rule2", got)
 	}
 }
 
