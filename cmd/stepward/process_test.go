@@ -93,7 +93,7 @@ func (w *world) export(user string) callOf {
 // On SIGTERM requests in flight finish, new ones find no door, and the exit is clean.
 func TestDrain(t *testing.T) {
 	w := newWorld(t, func(c *backend.Config) { c.Pause = 2 * time.Second })
-	p := w.program()
+	p := w.program("log: {level: debug}")
 	export := w.export("ann")
 	export.header = map[string]string{"Accept": "text/event-stream"}
 	res, err := http.DefaultTransport.RoundTrip(p.request(export))
