@@ -1,3 +1,5 @@
+// Package decisionlog writes what was decided about each request as JSON lines, without token material: bounded and behind the
+// requests, or blocking.
 package decisionlog
 
 import (
