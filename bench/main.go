@@ -26,6 +26,7 @@ func main() {
 	leg := flag.Duration("leg", 700*time.Millisecond, "how long one measurement lasts")
 	rounds := flag.Int("rounds", 3, "rounds of A B A for each row")
 	only := flag.String("only", "", "measure only rows whose name contains this")
+	concurrency := flag.Int("concurrency", 0, "measure only at this concurrency")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
@@ -36,7 +37,7 @@ func main() {
 	case "bare":
 		err = bare(ctx, *listen, *upstream)
 	default:
-		err = measure(ctx, os.Stdout, settings{binary: *binary, leg: *leg, rounds: *rounds, only: *only})
+		err = measure(ctx, os.Stdout, settings{binary: *binary, leg: *leg, rounds: *rounds, only: *only, concurrency: *concurrency})
 	}
 	if err != nil && !errors.Is(err, context.Canceled) {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -45,10 +46,11 @@ func main() {
 }
 
 type settings struct {
-	binary string
-	leg    time.Duration
-	rounds int
-	only   string
+	binary      string
+	leg         time.Duration
+	rounds      int
+	only        string
+	concurrency int // 0: what the rows say
 }
 
 // result is one leg.
@@ -118,6 +120,9 @@ func (l *lab) row(ctx context.Context, w io.Writer, r row) error {
 	}
 	defer under.stop()
 	for _, concurrency := range r.concurrency {
+		if c := l.settings.concurrency; c != 0 && c != concurrency {
+			continue
+		}
 		var ratios, added, bareRate, rate, bareCPU, cpu []float64
 		var p50, p99 []time.Duration
 		for range l.settings.rounds {

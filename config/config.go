@@ -358,7 +358,7 @@ type Limits struct {
 	ReadHeaderTimeout time.Duration `yaml:"read_header_timeout"`
 	// IdleTimeout is how long a client's connection may wait for its next request.
 	IdleTimeout time.Duration `yaml:"idle_timeout"`
-	// BodyIdle is how long a client may pause within a body.
+	// BodyIdle is how long a client may pause within a body, and how long all of a body may take that the policy reads.
 	BodyIdle time.Duration `yaml:"body_idle"`
 	// WriteIdle is how long a client may refuse to take any of an answer.
 	WriteIdle time.Duration `yaml:"write_idle"`

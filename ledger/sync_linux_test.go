@@ -2,21 +2,21 @@ package ledger_test
 
 import (
 	"bufio"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/stepward/stepward/internal/testkit"
 )
 
 // TestEveryGrantIsSynced looks at the system calls of another process: before it may say that a key was granted, the pages
 // were written and synced, and then the meta page was written and synced.
 func TestEveryGrantIsSynced(t *testing.T) {
-	strace, err := exec.LookPath("strace")
-	if err != nil {
-		t.Skip("needs strace")
-	}
+	strace := testkit.Part(t, "strace")
 	dir := t.TempDir()
 	trace := filepath.Join(dir, "trace")
 	self, err := os.Executable()
@@ -26,7 +26,7 @@ func TestEveryGrantIsSynced(t *testing.T) {
 	child := exec.Command(strace, "-f", "-e", "trace=write,pwrite64,fdatasync", "-e", "signal=none", "-o", trace, self)
 	child.Env = append(os.Environ(), childPath+"="+filepath.Join(dir, "ledger.db"), childFrom+"=0", childClients+"=1", childKeys+"=30")
 	if out, err := child.CombinedOutput(); err != nil {
-		t.Skipf("strace does not work here: %v: %s", err, out)
+		testkit.Missing(t, fmt.Errorf("strace does not work here: %w: %s", err, out))
 	}
 	file, err := os.Open(trace)
 	if err != nil {

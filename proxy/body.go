@@ -31,14 +31,14 @@ type requestBody struct {
 	left    int64
 	limited bool
 	ends    time.Time
-	ended   bool
+	ended   atomic.Bool
 	fault   atomic.Int32
 }
 
 func (b *requestBody) Read(p []byte) (int, error) {
 	// Transport reads once more behind the last byte. The backend may have answered by then, net/http has closed the body for
 	// that, and its error would make Transport cut the answer.
-	if b.ended {
+	if b.ended.Load() {
 		return 0, io.EOF
 	}
 	if time.Now().After(b.ends) {
@@ -49,7 +49,9 @@ func (b *requestBody) Read(p []byte) (int, error) {
 		p = p[:b.left+1] // one more byte than allowed tells a body that is too large from one that just fits
 	}
 	n, err := b.rc.Read(p)
-	b.ended = errors.Is(err, io.EOF)
+	if errors.Is(err, io.EOF) {
+		b.ended.Store(true)
+	}
 	if b.limited {
 		if b.left -= int64(n); b.left < 0 {
 			b.fault.Store(int32(faultTooLarge))

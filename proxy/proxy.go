@@ -42,8 +42,9 @@ type Config struct {
 	// TrustedProxies are the peers whose X-Forwarded-* and X-Request-Id are believed.
 	TrustedProxies []netip.Prefix
 
-	MaxBody int64         // of a request, in bytes; 0 sets no limit
-	Stream  time.Duration // of one exchange, default 1 h
+	MaxBody    int64         // of a request, in bytes; 0 sets no limit
+	JudgedBody time.Duration // for all of a body that the policy reads, before anybody is authenticated: default 30 s
+	Stream     time.Duration // of one exchange, default 1 h
 
 	// Failed is called for each request that the backend did not answer: unreachable, unknown_outcome or client_gone.
 	Failed func(kind string)
@@ -94,6 +95,9 @@ func (c *Config) prepare() error {
 	}
 	if c.ResponseHeaderTimeout == 0 {
 		c.ResponseHeaderTimeout = time.Minute
+	}
+	if c.JudgedBody == 0 {
+		c.JudgedBody = 30 * time.Second
 	}
 	if c.Stream == 0 {
 		c.Stream = time.Hour
@@ -166,6 +170,9 @@ func (p *Proxy) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	p.config.Gate.Decide(r.Context(), &x.request, v)
 	if !v.Allow {
+		if fault(x.body.fault.Load()) != noFault {
+			w.Header().Set("Connection", "close") // net/http would wait for the rest of the body
+		}
 		p.config.Challenge.Write(w, r, v)
 		return
 	}
@@ -196,6 +203,12 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	defer x.answer.stop()
 	way.ServeHTTP(w, r.WithContext(ctx))
+	if r.ContentLength < 0 && !x.body.ended.Load() {
+		// What is left of the body is for net/http to drain, which it does here: after the handler it would begin to read in the
+		// background behind it, and panic (golang/go#68560). The answer must not wait for that.
+		_ = http.NewResponseController(w).Flush()
+		_ = r.Body.Close()
+	}
 }
 
 // socketEnd is when a WebSocket is cut: with the session, or with every exchange.

@@ -728,6 +728,32 @@ func TestBodyLimits(t *testing.T) {
 	}
 }
 
+// A client that feeds a body byte by byte holds a connection before anybody knows who it is.
+func TestJudgedBodiesMustArriveInTime(t *testing.T) {
+	e := new(echo)
+	s := newSetup(t, e, option{proxy: func(c *proxy.Config) { c.JudgedBody = 100 * time.Millisecond }})
+	in, out := io.Pipe()
+	ended := make(chan struct{})
+	go func() {
+		for {
+			if _, err := io.WriteString(out, " "); err != nil {
+				return
+			}
+			select {
+			case <-ended:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	}()
+	s.refused(s.do("POST", "/judged", in, "Content-Type", "application/json"), 400, "body_unreadable")
+	close(ended)
+	_ = in.Close()
+	if e.count() != 0 {
+		t.Error("a body that could not be judged reached the backend")
+	}
+}
+
 func TestJudgedBodiesAreReplayed(t *testing.T) {
 	e := new(echo)
 	s := newSetup(t, e, option{})
@@ -840,6 +866,31 @@ func TestRequestsStream(t *testing.T) {
 		t.Errorf("%q %v", got, err)
 	}
 	_ = out.Close()
+}
+
+// A chunked body that nobody read does not cost the client its connection.
+func TestAnUnreadStreamKeepsItsConnection(t *testing.T) {
+	down, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = down.Close()
+	s := newSetup(t, new(echo), option{proxy: func(c *proxy.Config) { c.Upstream.Host = down.Addr().String() }})
+	c, err := net.Dial("tcp", s.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	in := bufio.NewReader(c)
+	for range 3 {
+		_, _ = io.WriteString(c, "POST /read HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer session-1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n")
+		res, err := http.ReadResponse(in, nil)
+		if err != nil || res.StatusCode != http.StatusBadGateway {
+			t.Fatalf("got %v, %v", res, err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+	}
 }
 
 func TestStreamsEnd(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/stepward/stepward/internal/canon"
 	"github.com/stepward/stepward/internal/framing"
@@ -58,7 +59,11 @@ func (p *Proxy) receive(r *http.Request, x *exchange) reason.Reason {
 	if r.Body != nil && r.Body != http.NoBody {
 		x.body = requestBody{rc: r.Body, left: p.config.MaxBody, limited: p.config.MaxBody > 0, ends: x.ends}
 		r.Body = &x.body
-		q.ReadBody = func(limit int64) ([]byte, error) { return readPrefix(r, limit) }
+		q.ReadBody = func(limit int64) ([]byte, error) {
+			x.body.ends = time.Now().Add(p.config.JudgedBody)
+			defer func() { x.body.ends = x.ends }()
+			return readPrefix(r, limit)
+		}
 	}
 	return ""
 }

@@ -9,7 +9,14 @@ package stepward
 # names the route, instead of refusing that route's users one by one.
 default requirement := {"deny": {"code": "undecided", "message": "The policy has no rule for this operation."}}
 
-requirement := object.union(common, proof)
+requirement := object.union(proof, {
+	"operation": operation_name,
+	"session": needs_session,
+	"device": device,
+	"minimum_api_version": environment.minimum_api_version,
+	"minimum_sdk": object.get(environment, "minimum_sdk", {}),
+	"release_on": object.get(operation, "release_on", []),
+})
 
 # METADATA
 # description: The name under which the request is judged and counted.
@@ -40,24 +47,7 @@ is_scope(scope) if {
 	scope != ""
 }
 
-# A member that no rule reads may be a misspelt demand, so an operation that has one has no answer.
-operation := found if {
-	found := data.stepward.operations[operation_name]
-	object.remove(found, {
-		"always", "device", "form", "max_age", "mfa_action", "release_on", "scopes", "session", "token",
-	}) == {}
-}
-
-common := object.union(
-	{
-		"operation": operation_name,
-		"session": needs_session,
-		"device": device,
-		"minimum_api_version": environment.minimum_api_version,
-		"minimum_sdk": object.get(environment, "minimum_sdk", {}),
-	},
-	object.filter(operation, ["release_on"]),
-)
+operation := data.stepward.operations[operation_name]
 
 # Without a word from the data an operation is for people who are signed in.
 needs_session := object.get(operation, "session", true)

@@ -46,14 +46,7 @@ test_a_body_that_is_no_object_links if {
 	asked("credential.verify", null).operation == "credential.link"
 }
 
-# The two ways in which data could lose a demand without anybody noticing.
-test_a_misspelt_member_leaves_no_answer if {
-	q := stepward.requirement with input as {"operation": "x", "environment": {"id": ""}}
-		with data.stepward.operations as {"x": {"scopes": ["a"], "token": "single_use", "max_age": 60, "allways": true}}
-	not q.operation
-	q.deny.code == "undecided"
-}
-
+# stepward itself refuses misspelt members when it loads the data.
 test_a_demand_without_lifetime_leaves_no_answer if {
 	q := stepward.requirement with input as {"operation": "x", "environment": {"id": ""}}
 		with data.stepward.operations as {"x": {"scopes": ["a"], "token": "single_use", "always": true}}

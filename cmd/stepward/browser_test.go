@@ -10,22 +10,15 @@ import (
 	"strings"
 	"testing"
 	"time"
-)
 
-// requireParts makes a missing real part a failure; test/run sets it.
-const requireParts = "STEPWARD_REAL_PARTS"
+	"github.com/stepward/stepward/internal/testkit"
+)
 
 // TestABrowserScriptReadsARefusal lets a page of another origin, in a real Chromium, call Stepward.
 func TestABrowserScriptReadsARefusal(t *testing.T) {
 	script := must(filepath.Abs("../../test/browser/refusal.mjs"))
-	for _, part := range []string{"/usr/bin/chromium", filepath.Join(filepath.Dir(script), "node_modules/playwright-core")} {
-		if _, err := os.Stat(part); err != nil {
-			if os.Getenv(requireParts) != "" {
-				t.Fatalf("a real part is missing: %v", err)
-			}
-			t.Skipf("a real part is missing (make test installs it): %v", err)
-		}
-	}
+	testkit.Part(t, "/usr/bin/chromium")
+	testkit.Part(t, filepath.Join(filepath.Dir(script), "node_modules/playwright-core"))
 	page := httptest.NewServer(http.HandlerFunc(func(out http.ResponseWriter, _ *http.Request) {
 		out.Header().Set("Content-Type", "text/html")
 		_, _ = out.Write([]byte("<!doctype html><title>wallet</title>"))

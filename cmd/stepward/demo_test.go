@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/stepward/stepward/internal/testkit"
 )
 
 // inEmptyTemp gives the demo a place for its directory, and checks that it leaves nothing there.
@@ -118,9 +120,7 @@ func commandLines(text string) string {
 
 func TestTheCommandsThatTheDemoPrintsWorkAsPasted(t *testing.T) {
 	for _, program := range []string{"sh", "curl", "sed", "grep"} {
-		if _, err := exec.LookPath(program); err != nil {
-			t.Skip(err)
-		}
+		testkit.Part(t, program)
 	}
 	inEmptyTemp(t)
 	var stdout, stderr buffer

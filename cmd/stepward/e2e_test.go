@@ -161,26 +161,34 @@ func TestServerSentEventsArriveAtOnce(t *testing.T) {
 	}
 }
 
-// A client whose chunked body is answered early has sent no further request, whatever that body looks like.
-func TestTheRestOfABodyIsNoRequest(t *testing.T) {
-	w := newWorld(t)
-	early := must(net.Listen("tcp", "127.0.0.1:0"))
-	defer early.Close()
+// eagerBackend answers each connection's first request at its head, with the given text and then whatever it is told, and
+// never looks at the body.
+func eagerBackend(t *testing.T, answer string, more func(io.Writer)) (address string) {
+	t.Helper()
+	l := must(net.Listen("tcp", "127.0.0.1:0"))
+	t.Cleanup(func() { _ = l.Close() })
 	go func() {
 		for {
-			conn, err := early.Accept()
+			conn, err := l.Accept()
 			if err != nil {
 				return
 			}
 			go func() {
 				defer conn.Close()
-				_, _ = http.ReadRequest(bufio.NewReader(conn)) // its head; the body is not waited for
-				_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+				_, _ = http.ReadRequest(bufio.NewReader(conn))
+				_, _ = io.WriteString(conn, answer)
+				more(conn)
 				_, _ = io.Copy(io.Discard, conn)
 			}()
 		}
 	}()
-	w.start("upstream: http://" + early.Addr().String())
+	return l.Addr().String()
+}
+
+// A client whose body is answered early has sent no further request, whatever that body looks like.
+func TestTheRestOfABodyIsNoRequest(t *testing.T) {
+	w := newWorld(t)
+	w.start("upstream: http://" + eagerBackend(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", func(io.Writer) {}))
 	conn := must(net.Dial("tcp", w.service.Addr().String()))
 	defer conn.Close()
 	hidden := strings.Repeat("GET "+w.issuer.Prefix()+"/healthcheck HTTP/1.1\r\nHost: x\r\n\r\n", 5000)
@@ -195,6 +203,40 @@ func TestTheRestOfABodyIsNoRequest(t *testing.T) {
 	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
 	if rest, _ := io.ReadAll(answers); strings.Contains(string(rest), "HTTP/1.1") {
 		t.Errorf("the rest of the body was answered: %.200s", rest)
+	}
+}
+
+// An answer that begins while a body is being sent is not cut by the bound on pauses within bodies once that has ended.
+func TestAnswersOutliveTheBoundOnBodies(t *testing.T) {
+	const idle = 300 * time.Millisecond
+	head := "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n9\r\ndata: 0\n\n\r\n"
+	for framing, parts := range map[string][2]string{
+		"chunked": {"Transfer-Encoding: chunked\r\n\r\na\r\n0123456789\r\n", "0\r\n\r\n"},
+		"length":  {"Content-Length: 20\r\n\r\n0123456789", "0123456789"},
+	} {
+		t.Run(framing, func(t *testing.T) {
+			w := newWorld(t)
+			w.start("limits: {body_idle: "+idle.String()+"}", "upstream: http://"+eagerBackend(t, head, func(to io.Writer) {
+				for i := range 4 {
+					time.Sleep(idle)
+					fmt.Fprintf(to, "9\r\ndata: %d\n\n\r\n", i+1)
+				}
+				_, _ = io.WriteString(to, "0\r\n\r\n")
+			}))
+			conn := must(net.Dial("tcp", w.service.Addr().String()))
+			defer conn.Close()
+			fmt.Fprintf(conn, "POST %s/connect HTTP/1.1\r\nHost: x\r\n%s", w.issuer.Prefix(), parts[0])
+			time.Sleep(idle / 3) // the answer begins first
+			_, _ = io.WriteString(conn, parts[1])
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if events, err := io.ReadAll(res.Body); err != nil || !strings.HasSuffix(string(events), "data: 4\n\n") {
+				t.Errorf("the answer was cut: %q, %v", events, err)
+			}
+		})
 	}
 }
 

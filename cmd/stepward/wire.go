@@ -252,7 +252,7 @@ func (s *service) newProxy(g *gate.Gate) (*proxy.Proxy, error) {
 			ForwardSession: c.Session.Forward, ForwardElevated: c.Elevated.Forward, ForwardMFA: c.MFA.Forward,
 		},
 		Identity: identity, TrustedProxies: c.TrustedProxies,
-		MaxBody: int64(c.Limits.MaxBody), Stream: c.Limits.Stream,
+		MaxBody: int64(c.Limits.MaxBody), JudgedBody: c.Limits.BodyIdle, Stream: c.Limits.Stream,
 		Failed: s.metrics.UpstreamFailure, Log: s.log,
 	})
 }

@@ -236,8 +236,11 @@ func (l *Log) Close(within time.Duration) error {
 }
 
 // Hash makes a value unreadable and comparable: HMAC-SHA-256 over the length-prefixed kind and the value, the first 16
-// bytes in hexadecimal.
+// bytes in hexadecimal. A log that is off answers "": nobody would read it.
 func (l *Log) Hash(kind, value string) string {
+	if l.config.To == "off" {
+		return ""
+	}
 	h, _ := l.hashers.Get().(*hasher)
 	defer l.hashers.Put(h)
 	h.Reset()

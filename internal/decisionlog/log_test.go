@@ -170,8 +170,8 @@ func TestOpenSaysWhatToDo(t *testing.T) {
 
 func TestHash(t *testing.T) {
 	key := bytes.Repeat([]byte("k"), MinKey)
-	a, b := open(t, Config{To: "off", Key: key}), open(t, Config{To: "off", Key: key})
-	other := open(t, Config{To: "off"})
+	a, b := open(t, Config{To: "stdout", Key: key}), open(t, Config{To: "stdout", Key: key})
+	other := open(t, Config{To: "stdout"})
 	if a.Hash("sub", "u") != b.Hash("sub", "u") {
 		t.Error("one key, one value: the hashes must be comparable across replicas")
 	}
@@ -180,6 +180,9 @@ func TestHash(t *testing.T) {
 	}
 	if len(a.Hash("sub", "u")) != 32 || strings.Contains(a.Hash("sub", "u"), "u") {
 		t.Errorf("hash %q", a.Hash("sub", "u"))
+	}
+	if got := open(t, Config{To: "off", Key: key}).Hash("sub", "u"); got != "" {
+		t.Errorf("a log that is off hashes: %q", got)
 	}
 }
 
