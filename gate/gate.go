@@ -102,10 +102,10 @@ func (g *Gate) Refuse(r *Request, v *Verdict, why reason.Reason) {
 }
 
 func (g *Gate) begin(r *Request, v *Verdict) {
-	var id [16]byte // unique, not secret: math/rand/v2 is ChaCha8 with the system's entropy, without a lock
+	var id [16]byte                                      // unique, not secret: math/rand/v2 is ChaCha8 with the system's entropy, without a lock
 	binary.NativeEndian.PutUint64(id[:], rand.Uint64())  //nolint:gosec // see above
 	binary.NativeEndian.PutUint64(id[8:], rand.Uint64()) //nolint:gosec // see above
-	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80 // a UUID of version 4 (RFC 9562 section 5.4), which challenges show it as
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80      // a UUID of version 4 (RFC 9562 section 5.4), which challenges show it as
 	v.DecisionID = hex.EncodeToString(id[:])
 	v.RequestID = cmp.Or(r.RequestID, v.DecisionID)
 	v.TokenState = TokenAbsent
