@@ -8,10 +8,11 @@ import (
 // Clock is a clock that only moves when it is told to.
 type Clock struct{ nanos atomic.Int64 }
 
-// NewClock returns a clock that stands at an arbitrary whole second.
+// NewClock returns a clock that stands at the present whole second: a server that forgets keys by its own clock must find
+// none of them in the past.
 func NewClock() *Clock {
 	c := &Clock{}
-	c.nanos.Store(time.Date(2026, 4, 1, 12, 0, 0, 0, time.UTC).UnixNano())
+	c.nanos.Store(time.Now().Truncate(time.Second).UnixNano())
 	return c
 }
 

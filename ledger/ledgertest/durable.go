@@ -33,7 +33,7 @@ func RunDurable(t *testing.T, prepare func(t *testing.T) Durable) {
 	} {
 		t.Run(row.name, func(t *testing.T) {
 			d := prepare(t)
-			row.test(&durableBench{newBench(t, d.Open), d})
+			row.test(&durableBench{newBench(t, d.Open, counted), d})
 		})
 	}
 }
