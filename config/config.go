@@ -59,8 +59,11 @@ type Config struct {
 	// forwards them unjudged. A catch-all route in the policy is the better way.
 	UnmatchedRoutes string `yaml:"unmatched_routes" enum:"deny,dangerously_pass"`
 
-	// Ledger is where spent tokens are remembered: "bolt:" and a path (bolt:///var/lib/stepward/ledger.db, or
-	// bolt:ledger.db beside this file), or "memory:", which forgets at a restart and needs dangerously_single_replica.
+	// Ledger is where spent tokens are remembered. One Stepward: "bolt:" and a path (bolt:///var/lib/stepward/ledger.db, or
+	// bolt:ledger.db beside this file), or "memory:", which forgets at a restart and needs dangerously_single_replica. A
+	// fleet: a Redis or Valkey (redis://user@host:6379/0; rediss:// with TLS, redis+sentinel://host:26379,host:26379/master,
+	// redis+cluster://host:6379,host:6379, and rediss+sentinel://, rediss+cluster://) or a PostgreSQL
+	// (postgres://user@host:5432/database?sslmode=verify-full). Passwords stand in ledger_options.password_file.
 	Ledger Ledger `yaml:"ledger" form:"ledger"`
 	// LedgerOptions bounds the ledger.
 	LedgerOptions LedgerOptions `yaml:"ledger_options"`
@@ -282,14 +285,20 @@ type LedgerKind string
 
 // The kinds of ledger. The zero value is none of them.
 const (
-	LedgerMemory LedgerKind = "memory"
-	LedgerBolt   LedgerKind = "bolt"
+	LedgerMemory   LedgerKind = "memory"
+	LedgerBolt     LedgerKind = "bolt"
+	LedgerRedis    LedgerKind = "redis"
+	LedgerPostgres LedgerKind = "postgres"
 )
+
+// Shared reports whether several Stepwards can share such a ledger.
+func (k LedgerKind) Shared() bool { return k == LedgerRedis || k == LedgerPostgres }
 
 // Ledger is where spent tokens are remembered.
 type Ledger struct {
 	Kind LedgerKind
 	Path string // of LedgerBolt: the database file, "" otherwise
+	URL  string // of the shared kinds: the server's address, without a password; "" otherwise
 }
 
 // LedgerOptions bounds the ledger.
@@ -297,8 +306,25 @@ type LedgerOptions struct {
 	// Capacity is how many spent tokens are remembered at most. When it is full, single-use operations get 503: nothing
 	// that could still be replayed is ever forgotten.
 	Capacity int `yaml:"capacity"`
-	// ReserveTimeout bounds the spending of one token; beyond it the request gets 503.
+	// ReserveTimeout bounds the spending of one token; beyond it the request gets 503. Without it 1s for bolt: and memory:,
+	// 50ms for Redis, 250ms for PostgreSQL.
 	ReserveTimeout time.Duration `yaml:"reserve_timeout"`
+	// PasswordFile holds the password for Redis or PostgreSQL, read at the start.
+	PasswordFile string `yaml:"password_file" form:"file"`
+	// Prefix begins every key in Redis, and is the schema in PostgreSQL. Stepwards that protect one backend share it.
+	Prefix string `yaml:"prefix" form:"quoted"`
+	// CAFile holds the PEM certificates that a rediss:// server's certificate may come from, in place of the system's.
+	// PostgreSQL takes it from sslrootcert in its address.
+	CAFile string `yaml:"ca_file" form:"file"`
+	// CertFile is the PEM certificate shown to a rediss:// server.
+	CertFile string `yaml:"cert_file" form:"file"`
+	// KeyFile is the PEM private key of cert_file.
+	KeyFile string `yaml:"key_file" form:"file"`
+	// WaitReplicas is how many Redis replicas must have a reservation before the request is forwarded; 0 waits for none.
+	// It narrows what a failover can lose, at the price of 503 when replicas are missing.
+	WaitReplicas int `yaml:"wait_replicas" zero:"none"`
+	// WaitTimeout bounds the wait for replicas.
+	WaitTimeout time.Duration `yaml:"wait_timeout"`
 }
 
 // Challenge is how refusals are worded.

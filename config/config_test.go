@@ -155,7 +155,9 @@ func TestDefaults(t *testing.T) {
 		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond}},
 		{"unmatched_routes", c.UnmatchedRoutes, "deny"},
 		{"ledger", c.Ledger, config.Ledger{Kind: config.LedgerBolt, Path: "/var/lib/stepward/ledger.db"}},
-		{"ledger_options", c.LedgerOptions, config.LedgerOptions{Capacity: 1_000_000, ReserveTimeout: time.Second}},
+		{"ledger_options", c.LedgerOptions, config.LedgerOptions{
+			Capacity: 1_000_000, ReserveTimeout: time.Second, Prefix: "stepward", WaitTimeout: 30 * time.Millisecond,
+		}},
 		{"dangerously_single_replica", c.DangerouslySingleReplica, false},
 		{"challenge", c.Challenge, config.Challenge{Profile: "sdk", Realm: "wallet", TypeBase: "urn:stepward:problem:",
 			Domain: "stepward.dev", RetryAfter: time.Second}},
@@ -234,12 +236,15 @@ challenge: {realm: "$${LIST} ${LIST} $5 ${DOLLAR}", verify_url: https://app.exam
 
 func TestLedgerSpellings(t *testing.T) {
 	for text, want := range map[string]config.Ledger{
-		"bolt:///data/l.db": {Kind: config.LedgerBolt, Path: "/data/l.db"},
-		"bolt:/data/l.db":   {Kind: config.LedgerBolt, Path: "/data/l.db"},
-		"bolt:l.db":         {Kind: config.LedgerBolt, Path: "/etc/stepward/l.db"},
-		"bolt:./l.db":       {Kind: config.LedgerBolt, Path: "/etc/stepward/l.db"},
-		`"memory:"`:         {Kind: config.LedgerMemory},
-		"memory://":         {Kind: config.LedgerMemory},
+		"bolt:///data/l.db":                     {Kind: config.LedgerBolt, Path: "/data/l.db"},
+		"bolt:/data/l.db":                       {Kind: config.LedgerBolt, Path: "/data/l.db"},
+		"bolt:l.db":                             {Kind: config.LedgerBolt, Path: "/etc/stepward/l.db"},
+		"bolt:./l.db":                           {Kind: config.LedgerBolt, Path: "/etc/stepward/l.db"},
+		"redis://h:6379/0":                      {Kind: config.LedgerRedis, URL: "redis://h:6379/0"},
+		"rediss+sentinel://u@a:1,b:2/main":      {Kind: config.LedgerRedis, URL: "rediss+sentinel://u@a:1,b:2/main"},
+		"postgres://u@h/db?sslmode=verify-full": {Kind: config.LedgerPostgres, URL: "postgres://u@h/db?sslmode=verify-full"},
+		`"memory:"`:                             {Kind: config.LedgerMemory},
+		"memory://":                             {Kind: config.LedgerMemory},
 	} {
 		c := parse(t, minimal+"dangerously_single_replica: true\nledger: "+text+"\n")
 		if c.Ledger != want {
@@ -248,8 +253,37 @@ func TestLedgerSpellings(t *testing.T) {
 	}
 	for _, text := range []string{
 		"bolt:", "bolt://", "bolt:///", "bolt://host/l.db", "bolt:l.db?sync=off", "/data/l.db", "memory:x", "bolt:..",
+		"redis:", "redis://", "redis://:6379", "redis://u:hunter2@h", "redis://h#f", "redis://h/0?db=1", "postgres://u@h/d?password=hunter2",
+		"postgres:///d", "mysql://h/d", "redis://u:p@w@h",
 	} {
-		if p := faultOf(t, minimal+"ledger: \""+text+"\"\n"); p.Field != "ledger" || p.Remedy == "" {
+		if p := faultOf(t, minimal+"ledger: \""+text+"\"\n"); p.Field != "ledger" || p.Remedy == "" || strings.Contains(p.Error(), "hunter2") {
+			t.Errorf("%s: got %v", text, p)
+		}
+	}
+}
+
+// A remote ledger that does not answer at once is more likely gone than slow, unless the operator knows better.
+func TestLedgerTimeouts(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"ledger: bolt:l.db\n": time.Second, "ledger: redis://h\n": 50 * time.Millisecond, "ledger: postgres://h/d\n": 250 * time.Millisecond,
+		"ledger: redis://h\nledger_options: {reserve_timeout: 1s}\n": time.Second,
+	} {
+		if c := parse(t, minimal+text); c.LedgerOptions.ReserveTimeout != want {
+			t.Errorf("%s: got %s, want %s", text, c.LedgerOptions.ReserveTimeout, want)
+		}
+	}
+}
+
+func TestLedgerOptionsOfAnotherLedger(t *testing.T) {
+	for text, field := range map[string]string{
+		"ledger: bolt:l.db\nledger_options: {password_file: /p}\n":     "ledger_options.password_file",
+		"ledger: redis://h\nledger_options: {capacity: 5}\n":           "ledger_options.capacity",
+		"ledger: postgres://h/d\nledger_options: {wait_replicas: 1}\n": "ledger_options.wait_replicas",
+		"ledger: postgres://h/d\nledger_options: {ca_file: /ca}\n":     "ledger_options.ca_file",
+		"ledger: rediss://h\nledger_options: {cert_file: /c}\n":        "ledger_options",
+		"ledger: redis://h\nledger_options: {prefix: \"my-fleet:\"}\n": "ledger_options.prefix",
+	} {
+		if p := faultOf(t, minimal+text); p.Field != field || p.Remedy == "" {
 			t.Errorf("%s: got %v", text, p)
 		}
 	}

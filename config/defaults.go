@@ -38,7 +38,7 @@ func Defaults() *Config {
 		Policy:          Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond},
 		UnmatchedRoutes: "deny",
 		Ledger:          Ledger{Kind: LedgerBolt, Path: "/var/lib/stepward/ledger.db"},
-		LedgerOptions:   LedgerOptions{Capacity: 1_000_000, ReserveTimeout: time.Second},
+		LedgerOptions:   LedgerOptions{Capacity: 1_000_000, ReserveTimeout: time.Second, Prefix: "stepward", WaitTimeout: 30 * time.Millisecond},
 		Challenge: Challenge{
 			Profile:    "sdk",
 			Realm:      "wallet",
@@ -82,5 +82,19 @@ func tokenScopes() []string {
 		"business_account:role:define", "business_account:role:delete",
 		"console:admin_action:review", "console:approval_workflow:update", "console:member:invite", "console:mfa:reset",
 		"console:project:delete", "console:settings:update", "console:sso:update", "console:user:delete",
+	}
+}
+
+// setLedgerDefaults sets what depends on the kind of ledger: a server on the network that has not answered in this time is
+// more likely gone than slow.
+func (c *Config) setLedgerDefaults() {
+	if _, set := c.source.at["ledger_options.reserve_timeout"]; set {
+		return
+	}
+	switch c.Ledger.Kind {
+	case LedgerRedis:
+		c.LedgerOptions.ReserveTimeout = 50 * time.Millisecond
+	case LedgerPostgres:
+		c.LedgerOptions.ReserveTimeout = 250 * time.Millisecond
 	}
 }

@@ -43,6 +43,9 @@ func CheckFiles(c *Config, disk Disk) error {
 	f.verifier("mfa", &c.MFA.Verifier)
 	f.policy(c.Policy.Path)
 	f.secret("decision_log.key_file", c.DecisionLog.KeyFile)
+	f.certificates("ledger_options.ca_file", c.LedgerOptions.CAFile)
+	f.keyPair("ledger_options", c.LedgerOptions.CertFile, c.LedgerOptions.KeyFile)
+	f.read("ledger_options.password_file", c.LedgerOptions.PasswordFile)
 	if c.Ledger.Kind == LedgerBolt {
 		f.parent("ledger", c.Ledger.Path)
 	}

@@ -34,7 +34,7 @@ func example(t reflect.Type, tag reflect.StructTag) string {
 	case reflect.TypeFor[netip.Prefix]():
 		return "a network such as 10.0.0.0/8"
 	case reflect.TypeFor[Ledger]():
-		return "bolt:///var/lib/stepward/ledger.db, bolt:ledger.db for a file beside this one, or memory:"
+		return "bolt:///var/lib/stepward/ledger.db, bolt:ledger.db for a file beside this one, memory:, or a server such as redis://host:6379/0 or postgres://user@host/database"
 	}
 	if text, ok := examples[strings.TrimSuffix(tag.Get("form"), "?")]; ok {
 		return text
@@ -180,7 +180,7 @@ func isLoopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// parseLedger reads bolt:///absolute, bolt:/absolute, bolt:relative and memory:.
+// parseLedger reads bolt:///absolute, bolt:/absolute, bolt:relative, memory: and the addresses of servers.
 func (d *decoder) parseLedger(text string) (l Ledger, fault, remedy string) {
 	scheme, rest, _ := strings.Cut(text, ":")
 	switch scheme {
@@ -191,10 +191,36 @@ func (d *decoder) parseLedger(text string) (l Ledger, fault, remedy string) {
 		return Ledger{Kind: LedgerMemory}, "", ""
 	case "bolt":
 		return d.parseBolt(rest)
-	case "redis", "rediss", "sentinel", "cluster":
-		return l, "is a Redis ledger, which is not built yet in this version", "write a bolt: ledger"
+	case "redis", "rediss", "redis+sentinel", "rediss+sentinel", "redis+cluster", "rediss+cluster":
+		return parseServer(LedgerRedis, text, "write redis://user@host:6379/0")
+	case "postgres", "postgresql":
+		return parseServer(LedgerPostgres, text, "write postgres://user@host:5432/database?sslmode=verify-full")
 	}
 	return l, "is not a ledger", ""
+}
+
+// parseServer looks at what all addresses of servers have in common; the stores know the rest. No fault quotes the text.
+func parseServer(kind LedgerKind, text, example string) (l Ledger, fault, remedy string) {
+	_, rest, ok := strings.Cut(text, "://")
+	authority, _, _ := strings.Cut(rest, "/")
+	authority, _, _ = strings.Cut(authority, "?")
+	user, hosts := "", authority
+	if at := strings.LastIndexByte(authority, '@'); at >= 0 {
+		user, hosts = authority[:at], authority[at+1:]
+	}
+	_, query, _ := strings.Cut(rest, "?")
+	values, err := url.ParseQuery(query)
+	switch {
+	case !ok || hosts == "" || strings.HasPrefix(hosts, ":"):
+		return l, "names no host", example
+	case strings.Contains(user, ":") || values.Has("password") || err != nil:
+		return l, "has a password, or options that cannot be read", example + " and name the password's file in ledger_options.password_file"
+	case strings.ContainsAny(text, "# \t"):
+		return l, "has a blank or a fragment", example
+	case kind == LedgerRedis && query != "":
+		return l, "has options, and for Redis there are none", "options stand in ledger_options"
+	}
+	return Ledger{Kind: kind, URL: text}, "", ""
 }
 
 func (d *decoder) parseBolt(rest string) (l Ledger, fault, remedy string) {

@@ -98,6 +98,7 @@ func parse(name string, data []byte, opts LoadOptions) (*Config, Problems) {
 	c := Defaults()
 	d.root(root, c)
 	c.source = d.source
+	c.setLedgerDefaults()
 	v := &checker{Config: c, bad: d.bad, problems: d.problems}
 	v.check()
 	return c, v.problems

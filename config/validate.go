@@ -422,6 +422,33 @@ func (c *checker) checkLedger() {
 		c.fail("ledger", "memory: forgets at a restart and is not shared between replicas",
 			"write bolt:///var/lib/stepward/ledger.db, or add dangerously_single_replica: true")
 	}
+	o := &c.LedgerOptions
+	for name, takes := range map[string]bool{
+		"password_file": c.Ledger.Kind.Shared(), "prefix": c.Ledger.Kind.Shared(), "capacity": !c.Ledger.Kind.Shared(),
+		"ca_file": c.Ledger.Kind == LedgerRedis, "cert_file": c.Ledger.Kind == LedgerRedis, "key_file": c.Ledger.Kind == LedgerRedis,
+		"wait_replicas": c.Ledger.Kind == LedgerRedis, "wait_timeout": c.Ledger.Kind == LedgerRedis,
+	} {
+		if at := "ledger_options." + name; c.names(at) && !takes {
+			c.fail(at, "means nothing for this ledger", "remove it")
+		}
+	}
+	if (o.CertFile == "") != (o.KeyFile == "") {
+		c.fail("ledger_options", "has one of cert_file and key_file", "write both, or none")
+	}
+	if !isPrefix(o.Prefix) {
+		c.fail("ledger_options.prefix", "is not a name", "write lower-case letters, digits and underscores, beginning with a letter")
+	}
+}
+
+// isPrefix is what a schema of PostgreSQL may be called without quotes.
+func isPrefix(s string) bool {
+	for i := range len(s) {
+		c := s[i]
+		if (c < 'a' || c > 'z') && c != '_' && (i == 0 || c < '0' || c > '9') {
+			return false
+		}
+	}
+	return s != "" && len(s) <= 48
 }
 
 func (c *checker) checkCORS() {

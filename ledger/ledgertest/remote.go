@@ -240,7 +240,7 @@ func lostRelease(f *faultBench) {
 // twoStores is two processes as far as the server can tell.
 func twoStores(f *faultBench) {
 	second := f.remote.Open(f.t, directly(f), ledger.Options{Leeway: leeway, Remember: remember, Now: f.clock.Now})
-	defer second.Close()
+	defer func() { _ = second.Close() }()
 	stores := []ledger.Store{f.store, second}
 	for n := range 50 {
 		c := f.claim(n)

@@ -52,7 +52,7 @@ func (l *link) close() {
 // NewWire listens on a port of its own and passes everything on to the server until it is told otherwise.
 func NewWire(t *testing.T, network, server string) *Wire {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -103,7 +103,7 @@ func (w *Wire) accept() {
 			_ = client.Close()
 			continue
 		}
-		server, err := net.Dial(w.network, w.server)
+		server, err := new(net.Dialer).DialContext(w.t.Context(), w.network, w.server)
 		if err != nil {
 			_ = client.Close() // as the server would
 			continue
