@@ -11,13 +11,13 @@ import (
 // Wire stands between a store and its server and fails as networks do. It passes bytes, of which it understands nothing.
 type Wire struct {
 	t        *testing.T
-	server   string
-	network  string
 	listener net.Listener
 
-	mu    sync.Mutex
-	fault Fault
-	links map[*link]struct{}
+	mu      sync.Mutex
+	network string
+	server  string
+	fault   Fault
+	links   map[*link]struct{}
 }
 
 // Fault is what a Wire does.
@@ -78,6 +78,14 @@ func (w *Wire) Fail(f Fault) {
 	}
 }
 
+// Lead ends all connections, and leads to another server from now on, as an address does after a failover.
+func (w *Wire) Lead(network, server string) {
+	w.mu.Lock()
+	w.network, w.server = network, server
+	w.mu.Unlock()
+	w.cut()
+}
+
 // cut closes all connections.
 func (w *Wire) cut() {
 	w.mu.Lock()
@@ -93,6 +101,13 @@ func (w *Wire) state() Fault {
 	return w.fault
 }
 
+func (w *Wire) dial() (net.Conn, error) {
+	w.mu.Lock()
+	network, server := w.network, w.server
+	w.mu.Unlock()
+	return new(net.Dialer).DialContext(w.t.Context(), network, server)
+}
+
 func (w *Wire) accept() {
 	for {
 		client, err := w.listener.Accept()
@@ -103,7 +118,7 @@ func (w *Wire) accept() {
 			_ = client.Close()
 			continue
 		}
-		server, err := new(net.Dialer).DialContext(w.t.Context(), w.network, w.server)
+		server, err := w.dial()
 		if err != nil {
 			_ = client.Close() // as the server would
 			continue

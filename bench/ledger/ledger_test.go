@@ -1,3 +1,7 @@
+// Package ledger_test measures every kind of ledger with the same rows: go test ./bench/ledger -run '^$' -bench .
+//
+// redis is a server that syncs every write to the disk before it answers (appendfsync always), redis-everysec one that does
+// so every second, and postgres one with its defaults. Servers and clients share the machine.
 package ledger_test
 
 import (
@@ -13,19 +17,43 @@ import (
 	"testing"
 	"time"
 
+	"github.com/stepward/stepward/internal/testkit"
 	"github.com/stepward/stepward/ledger"
+	"github.com/stepward/stepward/ledger/postgres"
+	"github.com/stepward/stepward/ledger/redis"
 )
 
-var stores = []string{"memory", "bolt"}
+var (
+	local  = []string{"memory", "bolt"}
+	stores = []string{"memory", "bolt", "redis", "redis-everysec", "postgres"}
+)
 
-// openFor opens a store of the given kind whose memory began an hour ago, in a directory of its own.
+// openFor opens a store of the given kind whose memory began an hour ago, in a place of its own.
 func openFor(tb testing.TB, kind string, o ledger.Options) ledger.Store {
 	tb.Helper()
-	url := "memory:"
-	if kind == "bolt" {
-		url = "bolt:" + filepath.Join(tb.TempDir(), "ledger.db")
+	hourAgo := func() time.Time { return time.Now().Add(-time.Hour) }
+	ctx := context.Background()
+	var s ledger.Store
+	var err error
+	switch kind {
+	case "memory":
+		return openURL(tb, "memory:", o)
+	case "bolt":
+		return openURL(tb, "bolt:"+filepath.Join(tb.TempDir(), "ledger.db"), o)
+	case "redis":
+		server := testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "always")
+		s, err = redis.Open(ctx, redis.Config{URL: "redis://" + server.Addr, Timeout: time.Minute, Now: hourAgo})
+	case "redis-everysec":
+		server := testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "everysec")
+		s, err = redis.Open(ctx, redis.Config{URL: "redis://" + server.Addr, Timeout: time.Minute, Now: hourAgo})
+	case "postgres":
+		s, err = postgres.Open(ctx, postgres.Config{URL: testkit.StartPostgres(tb).URL, Timeout: time.Minute, Now: hourAgo})
 	}
-	return openURL(tb, url, o)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.Close() })
+	return s
 }
 
 func openURL(tb testing.TB, url string, o ledger.Options) ledger.Store {
@@ -150,13 +178,14 @@ func benchmarkReserveFrom(b *testing.B, s ledger.Store, clients int, offset uint
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "reserves/s")
 	all := slices.Concat(took...)
 	slices.Sort(all)
+	b.ReportMetric(float64(all[len(all)/2].Nanoseconds())/1e3, "p50-µs")
 	b.ReportMetric(float64(all[len(all)*99/100].Nanoseconds())/1e3, "p99-µs")
 	b.ReportMetric(float64(all[len(all)-1].Nanoseconds())/1e3, "max-µs")
 }
 
 // BenchmarkReserveAfter is BenchmarkReserve in a store whose million keys have just expired, so that they are swept meanwhile.
 func BenchmarkReserveAfter(b *testing.B) {
-	for _, kind := range stores {
+	for _, kind := range local {
 		var s ledger.Store
 		for _, clients := range []int{64, 1} {
 			b.Run(fmt.Sprintf("%s/1000000_keys/%d", kind, clients), func(run *testing.B) {
@@ -175,7 +204,7 @@ func BenchmarkReserveAfter(b *testing.B) {
 
 // BenchmarkOpen opens a file that holds many keys.
 func BenchmarkOpen(b *testing.B) {
-	for _, keys := range []int{0, 10_000, 1_000_000} {
+	for _, keys := range []int{0, 10_000, 1_000_000, 10_000_000} {
 		path := ""
 		b.Run(fmt.Sprintf("%d_keys", keys), func(run *testing.B) {
 			if path == "" { // Once for all run.N.
@@ -197,7 +226,7 @@ func BenchmarkOpen(b *testing.B) {
 // BenchmarkEntry reports the memory that one live key takes, and the room in the file.
 func BenchmarkEntry(b *testing.B) {
 	const keys = 1_000_000
-	for _, kind := range stores {
+	for _, kind := range local {
 		b.Run(kind, func(b *testing.B) {
 			for b.Loop() {
 				before := heap()
