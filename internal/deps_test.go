@@ -41,6 +41,7 @@ var allowed = map[string][]string{
 	"proxy":     {"gate", "challenge", "internal/framing"},
 
 	"ledger/ledgertest": {"ledger"},
+	"ledger/postgres":   {"ledger"},
 
 	"examples/issuer":  {},
 	"examples/backend": {},
@@ -58,6 +59,7 @@ var owners = map[string][]string{
 	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend"},
 	"github.com/rs/cors":                                   {"challenge"},
 	"github.com/prometheus/client_golang":                  {"internal/metrics", "internal/admin", "cmd/stepward"},
+	"github.com/jackc/pgx":                                 {"ledger/postgres"},
 	"go.yaml.in/yaml":                                      {"config", "policy"},
 	"google.golang.org/grpc":                               {"extauthz"},
 	"github.com/dunglas/httpsfv":                           {"challenge"},
