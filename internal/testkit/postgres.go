@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -125,6 +126,55 @@ func (p *Postgres) Query(sql string) string {
 		p.t.Fatalf("%s: got %d results, %v, want one row", sql, len(results), err)
 	}
 	return string(results[0].Rows[0][0])
+}
+
+// Dump is what pg_dump writes of a schema, as SQL for Exec.
+func (p *Postgres) Dump(schema string) string {
+	p.t.Helper()
+	out, err := asPostgres("pg_dump", "-d", p.URL, "-n", schema, "--inserts").Output()
+	if err != nil {
+		p.t.Fatalf("pg_dump: %v", err)
+	}
+	// Lines for psql alone begin with a backslash.
+	return regexp.MustCompile(`(?m)^\\.*$`).ReplaceAllString(string(out), "")
+}
+
+// WriteFile writes a file that only the server may read, among its data.
+func (p *Postgres) WriteFile(name string, text []byte) {
+	p.t.Helper()
+	name = filepath.Join(p.Dir, name)
+	if err := os.WriteFile(name, text, 0o600); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := own(name); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// Snapshot kills the server, copies its disk, and starts it again. PutBack does the same the other way round.
+func (p *Postgres) Snapshot() (copied string) {
+	p.t.Helper()
+	copied = filepath.Join(filepath.Dir(p.Dir), "snapshot")
+	p.exchange(copied, p.Dir)
+	return copied
+}
+
+// PutBack starts the server with what Snapshot has copied.
+func (p *Postgres) PutBack(copied string) {
+	p.t.Helper()
+	p.exchange(p.Dir, copied)
+}
+
+func (p *Postgres) exchange(to, from string) {
+	p.t.Helper()
+	p.Kill()
+	if err := os.RemoveAll(to); err != nil {
+		p.t.Fatal(err)
+	}
+	if err := copyOwned(to, from); err != nil {
+		p.t.Fatal(err)
+	}
+	p.start()
 }
 
 // Stop suspends the server and all its processes: connections stay open and nothing answers.

@@ -49,11 +49,31 @@ func (i identity) differs(known identity) bool {
 
 func changed(is, was *int64) bool { return is != nil && (was == nil || *is != *was) }
 
-// history is how far this process has seen the server write. One that has written less was put back to a copy of its disk.
-type history struct {
-	mu       sync.Mutex
+// sight is how far this process has seen a server write. One that has written less was put back to a copy of its disk.
+type sight struct {
 	identity identity
 	flushed  int64
+}
+
+type history struct {
+	mu     sync.Mutex
+	latest sight // guarded by mu
+}
+
+func (h *history) last() sight {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.latest
+}
+
+func (h *history) note(is identity, flushed int64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !is.differs(h.latest.identity) {
+		// Connections that are checked at the same time may come in another order.
+		flushed = max(flushed, h.latest.flushed)
+	}
+	h.latest = sight{is, flushed}
 }
 
 const backendKey = "stepward"
@@ -110,6 +130,8 @@ func (s *Store) about(ctx context.Context, c *pgx.Conn) error {
 
 // recognize raises the fence where the server is not the one that the ledger's row knows.
 func (s *Store) recognize(ctx context.Context, c *pgx.Conn) error {
+	// What was seen before the server is asked: other connections go on and see more meanwhile.
+	seen := s.seen.last()
 	is, flushed, inserted, err := s.identify(ctx, c)
 	if err != nil {
 		return err
@@ -119,7 +141,7 @@ func (s *Store) recognize(ctx context.Context, c *pgx.Conn) error {
 		if err := c.QueryRow(ctx, s.sql.known).Scan(&known.system, &known.timeline, &known.table, &is.table); err != nil {
 			return failure(err)
 		}
-		putBack := s.seen.putBack(is, inserted)
+		putBack := is.timeline != nil && !is.differs(seen.identity) && inserted < seen.flushed
 		if !is.differs(known) && !putBack {
 			s.seen.note(is, flushed)
 			return nil
@@ -188,21 +210,4 @@ func (s *Store) identify(ctx context.Context, c *pgx.Conn) (is identity, flushed
 			"writes cannot be noticed: grant EXECUTE on pg_control_system, or use synchronous replication")
 	}
 	return is, flushed, inserted, nil
-}
-
-// putBack reports whether the same server has written less than it had before.
-func (h *history) putBack(is identity, inserted int64) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return is.timeline != nil && !is.differs(h.identity) && inserted < h.flushed
-}
-
-func (h *history) note(is identity, flushed int64) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if is.differs(h.identity) {
-		h.flushed = 0
-	}
-	// Connections that are checked at the same time may come in another order.
-	h.identity, h.flushed = is, max(h.flushed, flushed)
 }

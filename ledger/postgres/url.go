@@ -94,7 +94,7 @@ func (c *Config) parse() (*pgxpool.Config, error) {
 		}
 		p.BeforeConnect = func(_ context.Context, to *pgx.ConnConfig) error {
 			password, err := readPassword(c.PasswordFile)
-			setPassword(to, password)
+			to.Password = password
 			return err
 		}
 	}
@@ -103,6 +103,8 @@ func (c *Config) parse() (*pgxpool.Config, error) {
 	} else if !strings.Contains(c.URL, "pool_max_conns=") {
 		p.MaxConns = DefaultMaxConns
 	}
+	// What is lost is looked for through another connection, which should be there then.
+	p.MinIdleConns = min(2, p.MaxConns-1)
 	conn := p.ConnConfig
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = connectTimeout
@@ -118,9 +120,6 @@ func (c *Config) parse() (*pgxpool.Config, error) {
 	}
 	return p, nil
 }
-
-// setPassword is for all hosts: fallbacks have none of their own.
-func setPassword(to *pgx.ConnConfig, password string) { to.Password = password }
 
 // readPassword takes a file as editors and orchestrators write it: with or without an end of line.
 func readPassword(name string) (string, error) {
