@@ -42,6 +42,7 @@ var allowed = map[string][]string{
 
 	"ledger/ledgertest": {"ledger"},
 	"ledger/postgres":   {"ledger"},
+	"ledger/redis":      {"ledger"},
 
 	"examples/issuer":  {},
 	"examples/backend": {},
@@ -60,6 +61,7 @@ var owners = map[string][]string{
 	"github.com/rs/cors":                                   {"challenge"},
 	"github.com/prometheus/client_golang":                  {"internal/metrics", "internal/admin", "cmd/stepward"},
 	"github.com/jackc/pgx":                                 {"ledger/postgres"},
+	"github.com/redis/rueidis":                             {"ledger/redis"},
 	"go.yaml.in/yaml":                                      {"config", "policy"},
 	"google.golang.org/grpc":                               {"extauthz"},
 	"github.com/dunglas/httpsfv":                           {"challenge"},

@@ -1,0 +1,201 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/redis/rueidis"
+)
+
+// silence is how long a server may at least be silent before its connection is given up.
+const silence = 10 * time.Millisecond
+
+// missesToDrop is after how many calls without an answer all connections are given up, also ones that say something.
+const missesToDrop = 3
+
+var errOutOfStep = errors.New("an answer belongs to another question: is there a proxy before the server?")
+
+// within runs f and returns at ctx's deadline even where rueidis does not, as while it waits for another caller's connection. What
+// f still does then comes too late to be believed: its outcome is unclear.
+func within[T any](ctx context.Context, s *Store, f func(context.Context) (T, error)) (T, error) {
+	type result struct {
+		value T
+		err   error
+	}
+	var none T
+	if err := s.enter(); err != nil {
+		return none, &dialError{errClosed}
+	}
+	done := make(chan result, 1)
+	// f should end a little earlier: it may know that nothing was sent.
+	inner, cancel := context.WithCancel(ctx)
+	if deadline, ok := ctx.Deadline(); ok {
+		inner, cancel = context.WithDeadline(ctx, deadline.Add(-min(2*time.Millisecond, time.Until(deadline)/8)))
+	}
+	go func() {
+		defer s.calls.Done()
+		defer cancel()
+		value, err := f(inner)
+		done <- result{value, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		return none, ctx.Err()
+	}
+}
+
+// run calls one of the scripts that answer with a word and an echo.
+func (s *Store) run(ctx context.Context, sc script, keys, args []string, echo string) (byte, error) {
+	args = slices.Clone(args) // f may outlive this call
+	began := time.Now()
+	text, err := within(ctx, s, func(ctx context.Context) (string, error) {
+		r := s.client.Do(ctx, sc.evalsha(s.client.B(), keys, args))
+		if isUnknownScript(r.Error()) {
+			r = s.client.Do(ctx, sc.eval(s.client.B(), keys, args))
+		}
+		return r.ToString()
+	})
+	return s.heard(began, text, err, echo)
+}
+
+// heard looks at an answer, and gives up connections that seem to lead nowhere.
+func (s *Store) heard(began time.Time, text string, err error, echo string) (byte, error) {
+	switch {
+	case err == nil && len(text) == 1+len(echo) && text[1:] == echo:
+		s.misses.Store(0)
+		return text[0], nil
+	case err == nil:
+		s.links.drop(began, 0)
+		return 0, errOutOfStep
+	case outcomeOf(err) != unclear:
+		return 0, err
+	}
+	if s.misses.Add(1)%missesToDrop == 0 {
+		s.links.drop(began, 0)
+	} else {
+		s.links.drop(began, max(silence, time.Since(began)*3/4))
+	}
+	return 0, err
+}
+
+// askAndWait reserves and waits for replicas, on a connection that nobody else uses meanwhile: WAIT looks at what its own
+// connection wrote, and holds it up.
+func (s *Store) askAndWait(ctx context.Context, a *attempt) (byte, error) {
+	args := slices.Clone(a.args)
+	began := time.Now()
+	type answer struct {
+		text     string
+		replicas int64
+		lost     error // why WAIT did not say
+	}
+	r, err := within(ctx, s, func(ctx context.Context) (answer, error) {
+		c, release := s.client.Dedicate()
+		both := c.DoMulti(ctx, reserveScript.evalsha(c.B(), a.keys, args), s.wait(ctx, c))
+		if isUnknownScript(both[0].Error()) {
+			both = c.DoMulti(ctx, reserveScript.eval(c.B(), a.keys, args), s.wait(ctx, c))
+		}
+		if both[0].NonRedisError() != nil || both[1].NonRedisError() != nil {
+			c.Close() // An answer may be on its way.
+		} else {
+			release()
+		}
+		text, err := both[0].ToString()
+		n, lost := both[1].AsInt64()
+		return answer{text, n, lost}, err
+	})
+	said, err := s.heard(began, r.text, err, a.id)
+	if err != nil || said != saysGranted {
+		return said, err
+	}
+	if r.lost != nil {
+		// Not %w: a refusal of WAIT does not undo the reservation.
+		return 0, fmt.Errorf("WAIT: %s", explain(r.lost).Error())
+	}
+	if r.replicas < int64(s.replicas) {
+		return 0, fmt.Errorf("%d replicas have the reservation in time, and %d are asked for", r.replicas, s.replicas)
+	}
+	return said, nil
+}
+
+func (s *Store) wait(ctx context.Context, c rueidis.DedicatedClient) rueidis.Completed {
+	patience := s.patience
+	if deadline, ok := ctx.Deadline(); ok {
+		patience = min(patience, time.Until(deadline)*9/10)
+	}
+	return c.B().Wait().Numreplicas(int64(s.replicas)).Timeout(max(1, patience.Milliseconds())).Build()
+}
+
+// renew makes sure of one bucket's epoch.
+func (s *Store) renew(ctx context.Context, bucket int) error {
+	return s.renewSome(ctx, []int{bucket})
+}
+
+// renewAll makes sure of every bucket's epoch.
+func (s *Store) renewAll(ctx context.Context) error {
+	all := make([]int, s.buckets)
+	for b := range all {
+		all[b] = b
+	}
+	return s.renewSome(ctx, all)
+}
+
+func (s *Store) renewSome(ctx context.Context, buckets []int) error {
+	began := time.Now()
+	replies, err := within(ctx, s, func(ctx context.Context) ([]renewed, error) {
+		args := s.renewArgs()
+		cmds := make([]rueidis.Completed, len(buckets))
+		for i, b := range buckets {
+			cmds[i] = renewScript.eval(s.client.B(), []string{s.epochKey(b)}, args)
+		}
+		var all []renewed
+		for _, r := range s.client.DoMulti(ctx, cmds...) {
+			n, err := readRenewed(r)
+			if err != nil {
+				return nil, err
+			}
+			all = append(all, n)
+		}
+		return all, nil
+	})
+	if err != nil {
+		return err
+	}
+	took, fresh := time.Since(began), false
+	for i, n := range replies {
+		s.learn(buckets[i], n, took)
+		fresh = fresh || n.fresh != epochKept
+	}
+	if fresh {
+		s.raised(replies[0])
+	}
+	return nil
+}
+
+func readRenewed(r rueidis.RedisResult) (renewed, error) {
+	items, err := r.ToArray()
+	if err != nil {
+		return renewed{}, err
+	}
+	if len(items) != 4 {
+		return renewed{}, errProtocol
+	}
+	var texts [4]string
+	for i, item := range items {
+		if i == 1 {
+			continue
+		}
+		if texts[i], err = item.ToString(); err != nil {
+			return renewed{}, err
+		}
+	}
+	fresh, err := items[1].AsInt64()
+	if err != nil {
+		return renewed{}, err
+	}
+	return parseRenewed(texts[0], fresh, texts[2], texts[3])
+}
