@@ -29,6 +29,7 @@ type data struct {
 	headers      []headerName // input_headers, sorted
 	environments map[string]Environment
 	operations   map[string]bool // nil when the policy keeps none in its data
+	byBody       map[string]bool // route operations that the body decides
 	scopes       []writtenScope
 }
 
@@ -125,6 +126,13 @@ func (l *dataLoader) root(n *yaml.Node) {
 			mount = l.mount(v)
 		case "operations":
 			l.operations(v)
+		case "requested_scopes":
+			l.requestable(v, k.Value, true)
+		}
+	}
+	for k, v := range pairs(n) {
+		if k.Value == "by_body" {
+			l.byBody(n, v)
 		}
 	}
 	hasRoutes := false
@@ -171,6 +179,9 @@ func (l *dataLoader) routes(n *yaml.Node, mount string) {
 		}
 		if !named {
 			l.fault(k, field, "names no operation", "add operation: NAME")
+		}
+		if l.out.byBody[r.Operation] && r.ReadBody == 0 {
+			l.fault(k, field, fmt.Sprintf("does not show the body that decides %s", r.Operation), "add read_body: 65536")
 		}
 		l.out.routes = append(l.out.routes, r)
 	}

@@ -268,7 +268,7 @@ func (d *decoder) deny(v any) *Denial {
 		case "message":
 			out.Message = d.text("deny.message", value)
 		default:
-			d.fail("deny."+name, "no such member: use code and message")
+			d.fail("deny."+name, "code and message, and no other member")
 		}
 	}
 	if !isName(out.Code) {

@@ -36,20 +36,25 @@ func (l *dataLoader) operation(n *yaml.Node, field string) {
 	at := map[string]*yaml.Node{}
 	for k, v := range pairs(n) {
 		switch k.Value {
-		case "always", "form":
+		case "always", "by_default", "form":
 			l.boolean(v, below(field, k.Value))
 		case "options":
-		case "scopes", "token", "max_age", "device", "mfa_action", "release_on", "session":
+		case "scopes", "token", "max_age", "device", "mfa_action", "release_on", "session", "deny":
 			at[k.Value] = v
 			d.member(k.Value, quiet(v))
 			l.actions[d.q.MFAAction] = true
 		default:
-			l.fault(k, below(field, k.Value), "is not a member of an operation", "use always, scopes, token, max_age, device, "+
-				"mfa_action, release_on, session, form, or options for members of your own")
+			l.fault(k, below(field, k.Value), "is not a member of an operation", "use always, by_default, scopes, token, max_age, "+
+				"device, mfa_action, release_on, session, form, deny, or options for members of your own")
 		}
 	}
 	if len(d.faults) == 0 {
-		d.alone()
+		if d.alone(); at["max_age"] != nil && len(d.q.Scopes) == 0 {
+			d.fail("max_age", "scopes beside max_age")
+		}
+		if d.q.Deny != nil && (len(d.q.Scopes) > 0 || d.q.MFAAction != "") {
+			d.fail("deny", "either deny or what is to be brought")
+		}
 		for _, choice := range d.q.Scopes {
 			for _, scope := range choice {
 				l.out.scopes = append(l.out.scopes, writtenScope{scope, below(field, "scopes"), at["scopes"].Line})
@@ -57,7 +62,87 @@ func (l *dataLoader) operation(n *yaml.Node, field string) {
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(d.faults)) {
-		l.fault(at[name], below(field, name), "is not right", "write "+d.faults[name])
+		member, part, nested := strings.Cut(name, ".") // deny.code stands in deny
+		where := below(field, member)
+		if nested {
+			where = below(where, part)
+		}
+		l.fault(at[member], where, "is not right", "write "+d.faults[name])
+	}
+}
+
+// byBody checks the operations that the body decides. One that is lost leaves its routes without an answer, so only what
+// would open them needs a word: a name that is an operation as well, and lists that nobody keeps.
+func (l *dataLoader) byBody(root, n *yaml.Node) {
+	if !l.mapping(n, "by_body") {
+		return
+	}
+	l.out.byBody = map[string]bool{}
+	for k, v := range pairs(n) {
+		field := below("by_body", k.Value)
+		l.out.byBody[k.Value] = true
+		if l.out.operations[k.Value] {
+			l.fault(k, field, "is one of the operations too", "give one of them another name")
+		}
+		if l.mapping(v, field) {
+			l.roles(k, v, field)
+		}
+	}
+	if len(n.Content) > 0 && l.out.all["requested_scopes"] == nil {
+		l.fault(root, "requested_scopes", "is missing beside by_body", `write {allow: ["*"], refuse: ["console:*"]}: nothing may be asked for without it`)
+	}
+}
+
+func (l *dataLoader) roles(k, n *yaml.Node, field string) {
+	complete := false
+	for mk, mv := range pairs(n) {
+		at := below(field, mk.Value)
+		switch mk.Value {
+		case "otherwise", "requests_scopes", "business_account":
+			complete = complete || mk.Value == "otherwise"
+			if name, ok := text(mv); !ok || !isName(name) || l.out.operations != nil && !l.out.operations[name] {
+				l.fault(mv, at, "is no operation", "write one of the members of operations")
+			}
+		default:
+			l.fault(mk, at, "is not a member of by_body", "use otherwise, requests_scopes or business_account")
+		}
+	}
+	if !complete {
+		l.fault(k, field, "has no otherwise", "name the operation that it is when nothing else holds")
+	}
+}
+
+// requestable checks the lists of scopes that may be asked for. whole says that both must be there.
+func (l *dataLoader) requestable(n *yaml.Node, field string, whole bool) {
+	if !l.mapping(n, field) {
+		return
+	}
+	there := map[string]bool{}
+	for k, v := range pairs(n) {
+		at := below(field, k.Value)
+		there[k.Value] = true
+		switch {
+		case k.Value != "allow" && k.Value != "refuse":
+			l.fault(k, at, "is not a list of scopes that may be asked for", "use allow or refuse")
+		case v.Kind != yaml.SequenceNode:
+			l.fault(v, at, "is not a list", `write a list such as ["wallet:sign", "credential:*"]`)
+		default:
+			l.requestableIn(v, at)
+		}
+	}
+	for _, list := range []string{"allow", "refuse"} {
+		if whole && !there[list] {
+			l.fault(n, below(field, list), "is missing", "write a list, [] for none")
+		}
+	}
+}
+
+func (l *dataLoader) requestableIn(n *yaml.Node, field string) {
+	for i, item := range n.Content {
+		name, ok := text(item)
+		if beginning := strings.TrimSuffix(name, "*"); !ok || strings.ContainsAny(beginning, "*,") || name != "*" && !isScope(beginning) {
+			l.fault(item, fmt.Sprintf("%s[%d]", field, i), "is neither a scope nor the beginning of some", `write it as "wallet:sign", "wallet:*" or "*"`)
+		}
 	}
 }
 
@@ -113,10 +198,12 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 		l.overrides(k.Value, v, field)
 	case "minimum_sdk":
 		l.releases(v, field)
+	case "requested_scopes":
+		l.requestable(v, field, false)
 	case "options":
 	default:
 		l.fault(k, field, "is not a member of an environment",
-			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, or options for members of your own")
+			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, requested_scopes, or options for members of your own")
 	}
 }
 

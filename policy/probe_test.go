@@ -74,7 +74,7 @@ func TestTheRequirementIsDecodedStrictly(t *testing.T) {
 		{"a status of waiting", `"session": true, "release_on": [102]`, "release_on: want statuses from 200 to 499: a 5xx says nothing about what was done"},
 		{"a refusal in text", `"session": true, "deny": "no"`, "deny: want an object with code and message"},
 		{"a refusal without code", `"session": true, "deny": {"message": "no"}`, "deny.code: want a name such as region_blocked"},
-		{"a refusal with more", `"session": true, "deny": {"code": "no", "status": 418}`, "deny.status: want no such member: use code and message"},
+		{"a refusal with more", `"session": true, "deny": {"code": "no", "status": 418}`, "deny.status: want code and message, and no other member"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			rule := "package stepward\n\nrequirement := object.union({\"operation\": \"a\"}, {" + c.members + "})\n"

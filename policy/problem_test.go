@@ -93,7 +93,7 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 	operations := "operations: {a: {mfa_action: act}, b: {}}\n"
 	for _, c := range []struct{ name, data, want string }{
 		{"an unknown member", "environments: {default: {mod: shadow}}",
-			`environments["default"].mod: is not a member of an environment; use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, or options for members of your own`},
+			`environments["default"].mod: is not a member of an environment; use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, requested_scopes, or options for members of your own`},
 		{"a mode that is none", "environments: {default: {mode: off}}", `environments["default"].mode: is neither enforce nor shadow; write mode: enforce or mode: shadow`},
 		{"locked by a word", "environments: {default: {locked: \"true\"}}",
 			`environments["default"].locked: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
@@ -114,6 +114,17 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 		{"a lifetime of nothing", "environments: {e: {max_age: {a: 0}}}", `environments["e"].max_age.a: is not right; write 1 to 86400 seconds`},
 		{"a lifetime in words", "environments: {e: {max_age: {a: 5m}}}", `environments["e"].max_age.a: is not right; write a whole number up to 86400`},
 		{"an unknown use", "environments: {e: {token: {a: once}}}", `environments["e"].token.a: is not right; write single_use or time_bound`},
+		{"scopes to ask for under another name", "environments: {e: {requested_scope: {}}}", `environments["e"].requested_scope: is not a member of an environment; ` +
+			`use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, requested_scopes, or options for members of your own`},
+		{"scopes to ask for in a list", "environments: {e: {requested_scopes: [a]}}", `environments["e"].requested_scopes: is not a mapping; write members as key: value`},
+		{"an unknown list of them", "environments: {e: {requested_scopes: {allowed: [a]}}}",
+			`environments["e"].requested_scopes.allowed: is not a list of scopes that may be asked for; use allow or refuse`},
+		{"one of them that is text", "environments: {e: {requested_scopes: {allow: a}}}",
+			`environments["e"].requested_scopes.allow: is not a list; write a list such as ["wallet:sign", "credential:*"]`},
+		{"a pattern in the midst", "environments: {e: {requested_scopes: {refuse: [a, \"console:*:update\"]}}}",
+			`environments["e"].requested_scopes.refuse[1]: is neither a scope nor the beginning of some; write it as "wallet:sign", "wallet:*" or "*"`},
+		{"two scopes in one", "environments: {e: {requested_scopes: {allow: [a b]}}}",
+			`environments["e"].requested_scopes.allow[0]: is neither a scope nor the beginning of some; write it as "wallet:sign", "wallet:*" or "*"`},
 		{"an environment that is text", "environments: {e: shadow}", `environments["e"]: is not a mapping; write members as key: value`},
 		{"environments in a list", "environments: [e]", "environments: is not a mapping; write members as key: value"},
 	} {
@@ -123,7 +134,7 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 	}
 	for _, c := range []struct{ name, operation, want string }{
 		{"an unknown member", "{allways: true}",
-			".allways: is not a member of an operation; use always, scopes, token, max_age, device, mfa_action, release_on, session, form, or options for members of your own"},
+			".allways: is not a member of an operation; use always, by_default, scopes, token, max_age, device, mfa_action, release_on, session, form, deny, or options for members of your own"},
 		{"always by a word", "{always: \"true\"}", ".always: is not true or false; write true or false (yes and no are text in YAML 1.2)"},
 		{"scopes that are text", "{scopes: x}", ".scopes: is not right; write a list"},
 		{"a scope with a space", "{scopes: [a b]}", ".scopes: is not right; write scope tokens (RFC 6749 section 3.3), or non-empty lists of them"},
@@ -134,11 +145,44 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 		{"a device without a session", "{session: false, device: registered}", ".device: is not right; write session: true beside device: registered"},
 		{"an unknown device rule", "{device: some}", ".device: is not right; write registered or any"},
 		{"a status of failure", "{release_on: [500]}", ".release_on: is not right; write a whole number up to 499"},
+		{"by default in words", "{by_default: yes}", ".by_default: is not true or false; write true or false (yes and no are text in YAML 1.2)"},
+		{"a lifetime whose scopes are lost", "{max_age: 300, mfa_action: a}", ".max_age: is not right; write scopes beside max_age"},
+		{"a denial in words", "{deny: closed}", ".deny: is not right; write an object with code and message"},
+		{"a denial without a code", "{deny: {message: x}}", ".deny.code: is not right; write a name such as region_blocked"},
+		{"an unknown member of a denial", "{deny: {code: x, reason: y}}", ".deny.reason: is not right; write code and message, and no other member"},
+		{"a denial that asks for something", "{deny: {code: x}, scopes: [a]}", ".deny: is not right; write either deny or what is to be brought"},
 		{"a session in words", "{session: no}", ".session: is not right; write true or false"},
 		{"text", "x", ": is not a mapping; write members as key: value"},
 	} {
 		t.Run("operation: "+c.name, func(t *testing.T) {
 			same(t, problems(t, files(anyRule, oneRoute+"operations:\n  a.b: "+c.operation+"\n")), `data.yaml:4: operations["a.b"]`+c.want)
+		})
+	}
+}
+
+func TestFaultsOfWhatTheBodyDecides(t *testing.T) {
+	const lists = "requested_scopes: {allow: [\"*\"], refuse: []}\n"
+	for _, c := range []struct{ name, data, want string }{
+		{"a list", lists + "by_body: [a]", "data.yaml:5: by_body: is not a mapping; write members as key: value"},
+		{"text", lists + "by_body: {x: a}", `data.yaml:5: by_body["x"]: is not a mapping; write members as key: value`},
+		{"nothing", lists + "by_body: {x: {}}", `data.yaml:5: by_body["x"]: has no otherwise; name the operation that it is when nothing else holds`},
+		{"an unknown role", lists + "by_body: {x: {otherwise: a, request_scopes: a}}",
+			`data.yaml:5: by_body["x"].request_scopes: is not a member of by_body; use otherwise, requests_scopes or business_account`},
+		{"an unknown operation", lists + "by_body: {x: {otherwise: b}}", `data.yaml:5: by_body["x"].otherwise: is no operation; write one of the members of operations`},
+		{"an operation of the same name", lists + "by_body: {a: {otherwise: a}}",
+			`data.yaml:2: routes["GET /a"]: does not show the body that decides a; add read_body: 65536` + "\n" +
+				`data.yaml:5: by_body["a"]: is one of the operations too; give one of them another name`},
+		{"no lists", "by_body: {x: {otherwise: a}}",
+			`data.yaml:1: requested_scopes: is missing beside by_body; write {allow: ["*"], refuse: ["console:*"]}: nothing may be asked for without it`},
+		{"lists that are empty", "requested_scopes: {}", "data.yaml:4: requested_scopes.allow: is missing; write a list, [] for none\n" +
+			"data.yaml:4: requested_scopes.refuse: is missing; write a list, [] for none"},
+		{"a misspelt list", "requested_scopes: {allow: [], refused: []}", "data.yaml:4: requested_scopes.refuse: is missing; write a list, [] for none\n" +
+			"data.yaml:4: requested_scopes.refused: is not a list of scopes that may be asked for; use allow or refuse"},
+		{"a number among them", "requested_scopes: {allow: [1], refuse: []}",
+			`data.yaml:4: requested_scopes.allow[0]: is neither a scope nor the beginning of some; write it as "wallet:sign", "wallet:*" or "*"`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			same(t, problems(t, files(anyRule, oneRoute+"operations: {a: {}}\n"+c.data+"\n")), strings.Split(c.want, "\n")...)
 		})
 	}
 }

@@ -51,7 +51,7 @@ func below(field, key string) string {
 	switch {
 	case field == "":
 		return key
-	case field == "routes", field == "environments", field == "operations", !isIdentifier(key):
+	case field == "routes", field == "environments", field == "operations", field == "by_body", !isIdentifier(key):
 		return fmt.Sprintf("%s[%q]", field, key)
 	}
 	return field + "." + key

@@ -6,11 +6,19 @@ environments := {
 	"default": {"minimum_api_version": "2026_04_01", "step_up": {}, "mfa_actions": []},
 	"old": {"minimum_api_version": "2026_01_01", "mfa_actions": ["wallet.waas.export"]},
 	"impatient": {"max_age": {"wallet.export": 60}, "token": {"wallet.export": "time_bound"}},
-	"lax": {"step_up": {"wallet.export": false}},
+	"lax": {"step_up": {"wallet.export": false, "credential.merge": false}},
 	"dashed": {"minimum_api_version": "2026-04-01"},
 	"dashed old": {"minimum_api_version": "2026-01-01", "mfa_actions": ["wallet.waas.export"]},
-	"worded": {"step_up": {"wallet.sign": "yes"}},
+	"worded": {"step_up": {"wallet.sign": "yes", "credential.merge": "no"}},
+	"raised": {"mfa_actions": ["wallet.waas.sign", "wallet.waas.offline_recovery_trigger"]},
+	"guarded": {"step_up": {name: true | some name in gaps}},
 	"strict": {"step_up": {"wallet.sign": true}, "minimum_sdk": {"WalletKit": "4.76.0"}},
+}
+
+gaps := {
+	"business_account.policy.update", "business_account.proposal.execute", "business_account.proposal.withdraw",
+	"business_account.update", "business_account.wallet.create", "credential.oauth_token", "credential.recovery", "device.revoke",
+	"exchange.transfer", "wallet.backup", "wallet.delegate", "wallet.legacy.recovery", "wallet.legacy.secret", "wallet.policy.update",
 }
 
 in_environment(id, operation) := q if {

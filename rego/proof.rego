@@ -12,31 +12,47 @@ proof := {
 	"max_age": object.get(environment, ["max_age", operation_name], operation.max_age),
 	"methods": data.stepward.methods,
 } if {
-	step_up_in_force
-	step_up_demanded
+	step_up
 }
 
 proof := {
 	"mfa_action": operation.mfa_action,
 	"methods": data.stepward.methods,
 } if {
-	not step_up_in_force
+	not step_up
 	action_configured
 }
 
-proof := {} if {
-	step_up_in_force
-	not step_up_demanded
-}
+proof := {"deny": operation.deny}
 
 proof := {} if {
-	not step_up_in_force
+	not step_up
 	not action_configured
+	not operation.deny
 }
 
-step_up_demanded if operation.always
+# "always" cannot be switched off.
+step_up if {
+	step_up_in_force
+	operation.always
+}
 
-# "always" cannot be switched off; the others can be switched on.
-step_up_demanded if environment.step_up[operation_name]
+step_up if {
+	step_up_in_force
+	environment.step_up[operation_name]
+}
+
+step_up if {
+	step_up_in_force
+	operation.by_default
+	not environment.step_up[operation_name] == false
+}
+
+# What was asked for below the version is asked for from it on: the configured actions carry over.
+step_up if {
+	step_up_in_force
+	operation.scopes
+	action_configured
+}
 
 action_configured if operation.mfa_action in environment.mfa_actions

@@ -25,3 +25,30 @@ test_lifetime_and_use_are_overridden_by_environment if {
 }
 
 test_always_cannot_be_switched_off if in_environment("lax", "wallet.export").scopes == ["wallet:export"]
+
+test_inferred_demands_hold_unless_they_are_switched_off if {
+	in_environment("strict", "credential.merge").scopes == ["credential:link"]
+	in_environment("worded", "credential.merge").scopes == ["credential:link"]
+	not in_environment("lax", "credential.merge").scopes
+	not in_environment("old", "credential.merge").scopes
+}
+
+# Raising the version must not drop what was asked for below it.
+test_configured_actions_carry_over if {
+	q := in_environment("raised", "wallet.sign")
+	q.scopes == ["wallet:sign"]
+	not q.mfa_action
+	not in_environment("raised", "wallet.refresh").scopes
+}
+
+test_an_action_without_scopes_keeps_its_token if {
+	in_environment("raised", "wallet.recover").mfa_action == "wallet.waas.offline_recovery_trigger"
+	not in_environment("strict", "wallet.recover").mfa_action
+}
+
+test_what_dynamic_leaves_open_is_open_until_it_is_switched_on if {
+	every operation in gaps {
+		not in_environment("", operation).scopes
+		count(in_environment("guarded", operation).scopes) == 1
+	}
+}

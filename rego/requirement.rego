@@ -19,33 +19,98 @@ requirement := object.union(proof, {
 })
 
 # METADATA
-# description: The name under which the request is judged and counted.
-operation_name := input.operation if input.operation != "credential.verify"
+# description: The name under which the request is judged and counted. A route's own, unless the body decides.
+operation_name := decided(roles) if roles := data.stepward.by_body[input.operation]
 
-operation_name := "stepup.verify" if {
-	input.operation == "credential.verify"
-	verifies_for_step_up
-}
+else := input.operation
 
-operation_name := "credential.link" if {
-	input.operation == "credential.verify"
-	not verifies_for_step_up
+decided(roles) := "stepup.refused" if {
+	roles
+	not may_ask
+} else := roles.business_account if {
+	names_business_account
+} else := roles.requests_scopes if {
+	requests_scopes
+} else := roles.otherwise
+
+# Dynamic creates the wallet of a business account on the same route as a user's own (dynamic.md d4).
+names_business_account if {
+	id := input.request.body.businessAccountId
+	id != null
 }
 
 # With requestedScopes the double-role endpoints mint an elevated token instead of linking (dynamic.md d1, d5). Anything but
-# a list of names is no request for scopes: a backend that overlooks "requestedScopes": "x" would link.
-verifies_for_step_up if {
-	wanted := input.request.body.requestedScopes
-	is_array(wanted)
-	count(wanted) > 0
-	every scope in wanted { is_scope(scope) }
+# a list of names is refused: a backend that overlooks "requestedScopes": "x" would link, another would mint.
+requests_scopes if some _ in listed
+
+# METADATA
+# title: Scopes that a step-up may ask for
+# description: |
+#   Everything that the body asks for must be in the lists of requested_scopes. What cannot be read stands as null, which is in
+#   no list; so does everything where the data has lost its lists.
+may_ask if {
+	every scope in wanted { requestable(scope) }
 }
 
-is_scope(scope) if {
-	is_string(scope)
-	not contains(scope, " ")
+wanted contains scope if some scope in listed
+
+wanted contains null if {
+	given := input.request.body.requestedScopes
+	given != null
+	not listed
+}
+
+# No honest list is longer, and every member costs time.
+listed := input.request.body.requestedScopes if {
+	is_array(input.request.body.requestedScopes)
+	count(input.request.body.requestedScopes) <= 64
+}
+
+# A sign-in that says so is given credential:link without naming it (dynamic.md b).
+wanted contains "credential:link" if {
+	flag := input.request.body.allowNewMFALinking
+	not flag in {false, null}
+}
+
+# An assertion of the operator's own backend asks by its claim. Whoever mints proves it; here it is only read.
+wanted contains scope if {
+	some scope in asserted
 	scope != ""
 }
+
+wanted contains null if {
+	input.request.body.jwt
+	not asserted
+}
+
+asserted := scopes if {
+	is_string(input.request.body.jwt)
+	[_, payload, _] := split(input.request.body.jwt, ".")
+	regex.match(`^([\w-]{4})*([\w-]{2,3})?$`, payload) # other text would be an error of decode, and a 503
+	text := base64url.decode(payload)
+	json.is_valid(text)
+	claims := json.unmarshal(text)
+	is_string(claims.scope)
+	scopes := split(claims.scope, " ")
+	count(scopes) <= 64
+}
+
+requestable(scope) if {
+	is_string(scope)
+	regex.match(`^[!#-)+\--\[\]-~]+$`, scope) # scope-token of RFC 6749 section 3.3, without "*" and ","
+	some allowed in askable.allow
+	covers(allowed, scope)
+	every refused in askable.refuse { not covers(lower(refused), lower(scope)) }
+}
+
+covers(name, scope) if name == scope
+
+covers(name, scope) if {
+	endswith(name, "*")
+	startswith(scope, trim_suffix(name, "*"))
+}
+
+askable := object.union(data.stepward.requested_scopes, object.get(environment, "requested_scopes", {}))
 
 operation := data.stepward.operations[operation_name]
 
