@@ -376,7 +376,7 @@ func initPostgres(dir string) error {
 		return err
 	}
 	cmd := asPostgres("initdb", "-D", dir, "-U", postgresUser, "-A", "scram-sha-256", "--pwfile", password,
-		"-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions")
+		"-E", "UTF8", "--locale=C", "--wal-segsize=1", "--no-sync", "--no-instructions")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("initdb: %w\n%s", err, out)
 	}

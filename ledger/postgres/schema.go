@@ -89,7 +89,7 @@ func (s *Store) migrate(ctx context.Context, pooled *pgxpool.Config) error {
 	if err != nil {
 		return refused(err)
 	}
-	defer c.Close(context.WithoutCancel(ctx))
+	defer func() { _ = c.Close(context.WithoutCancel(ctx)) }() // It has no more to say.
 	err = s.begin(ctx, c)
 	if missing(err) {
 		if err = s.create(ctx, c); err == nil {

@@ -4,6 +4,7 @@ package postgres_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/url"
 	"strconv"
@@ -183,7 +184,7 @@ func TestStatements(t *testing.T) {
 			s := failing(t, row.body)
 			err := s.Reserve(t.Context(), fresh())
 			want(t, "reserve", err, row.want)
-			if row.want == ledger.ErrUnavailable && !strings.Contains(err.Error(), "SQLSTATE") {
+			if errors.Is(row.want, ledger.ErrUnavailable) && !strings.Contains(err.Error(), "SQLSTATE") {
 				t.Errorf("the error does not say the SQLSTATE: %v", err)
 			}
 		})
