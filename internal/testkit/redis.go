@@ -28,7 +28,7 @@ type Redis struct {
 }
 
 // StartRedis starts an empty server. Args are more arguments of redis-server, "--maxmemory-policy", "allkeys-lru", and replace
-// the defaults.
+// the defaults. In them {port} is the server's port: "--port", "0", "--tls-port", "{port}" has it speak TLS alone.
 func StartRedis(t testing.TB, args ...string) *Redis {
 	t.Helper()
 	program := Part(t, "redis-server", "valkey-server")
@@ -61,6 +61,9 @@ func (r *Redis) start() {
 		"--bind", host, "--port", port, "--dir", r.Dir, "--save", "", "--appendonly", "yes", "--appendfsync", "always", "--daemonize", "no",
 		"--repl-diskless-sync-delay", "0",
 	}, r.args[1:]...)
+	for i := range args {
+		args[i] = strings.ReplaceAll(args[i], "{port}", port)
+	}
 	r.server = exec.Command(r.args[0], args...) //nolint:gosec // a program that PATH names
 	r.server.Stdout, r.server.Stderr = log, log
 	if err := r.server.Start(); err != nil {

@@ -94,15 +94,9 @@ func (s *Store) askAndWait(ctx context.Context, a *attempt) (byte, error) {
 		lost     error // why WAIT did not say
 	}
 	r, err := within(ctx, s, func(ctx context.Context) (answer, error) {
-		c, release := s.client.Dedicate()
-		both := c.DoMulti(ctx, reserveScript.evalsha(c.B(), a.keys, args), s.wait(ctx, c))
+		both := s.together(ctx, reserveScript.evalsha(s.client.B(), a.keys, args), s.wait(ctx))
 		if isUnknownScript(both[0].Error()) {
-			both = c.DoMulti(ctx, reserveScript.eval(c.B(), a.keys, args), s.wait(ctx, c))
-		}
-		if both[0].NonRedisError() != nil || both[1].NonRedisError() != nil {
-			c.Close() // An answer may be on its way.
-		} else {
-			release()
+			both = s.together(ctx, reserveScript.eval(s.client.B(), a.keys, args), s.wait(ctx))
 		}
 		text, err := both[0].ToString()
 		n, lost := both[1].AsInt64()
@@ -122,12 +116,28 @@ func (s *Store) askAndWait(ctx context.Context, a *attempt) (byte, error) {
 	return said, nil
 }
 
-func (s *Store) wait(ctx context.Context, c rueidis.DedicatedClient) rueidis.Completed {
+// together sends both on one connection, which WAIT makes one of its own.
+func (s *Store) together(ctx context.Context, first, second rueidis.Completed) []rueidis.RedisResult {
+	if s.address.mode != cluster {
+		return s.client.DoMulti(ctx, first, second)
+	}
+	// Not DoMulti of the cluster's client: it would send the first alone where a slot has moved to.
+	c, release := s.client.Dedicate()
+	both := c.DoMulti(ctx, first, second)
+	if both[0].NonRedisError() != nil || both[1].NonRedisError() != nil {
+		c.Close() // An answer may be on its way.
+	} else {
+		release()
+	}
+	return both
+}
+
+func (s *Store) wait(ctx context.Context) rueidis.Completed {
 	patience := s.patience
 	if deadline, ok := ctx.Deadline(); ok {
 		patience = min(patience, time.Until(deadline)*9/10)
 	}
-	return c.B().Wait().Numreplicas(int64(s.replicas)).Timeout(max(1, patience.Milliseconds())).Build()
+	return s.client.B().Wait().Numreplicas(int64(s.replicas)).Timeout(max(1, patience.Milliseconds())).Build()
 }
 
 // renew makes sure of one bucket's epoch.
@@ -146,34 +156,34 @@ func (s *Store) renewAll(ctx context.Context) error {
 
 func (s *Store) renewSome(ctx context.Context, buckets []int) error {
 	began := time.Now()
-	replies, err := within(ctx, s, func(ctx context.Context) ([]renewed, error) {
+	replies, err := within(ctx, s, func(ctx context.Context) ([]rueidis.RedisResult, error) {
 		args := s.renewArgs()
 		cmds := make([]rueidis.Completed, len(buckets))
 		for i, b := range buckets {
 			cmds[i] = renewScript.eval(s.client.B(), []string{s.epochKey(b)}, args)
 		}
-		var all []renewed
-		for _, r := range s.client.DoMulti(ctx, cmds...) {
-			n, err := readRenewed(r)
-			if err != nil {
-				return nil, err
-			}
-			all = append(all, n)
-		}
-		return all, nil
+		return s.client.DoMulti(ctx, cmds...), nil
 	})
 	if err != nil {
 		return err
 	}
-	took, fresh := time.Since(began), false
-	for i, n := range replies {
+	took := time.Since(began)
+	var fresh *renewed
+	for i, r := range replies {
+		n, err2 := readRenewed(r)
+		if err2 != nil {
+			err = err2 // The other buckets may lie elsewhere.
+			continue
+		}
 		s.learn(buckets[i], n, took)
-		fresh = fresh || n.fresh != epochKept
+		if n.fresh != epochKept {
+			fresh = &n
+		}
 	}
-	if fresh {
-		s.raised(replies[0])
+	if fresh != nil {
+		s.raised(*fresh)
 	}
-	return nil
+	return err
 }
 
 func readRenewed(r rueidis.RedisResult) (renewed, error) {

@@ -144,16 +144,18 @@ func (s *Store) connect(ctx context.Context, addr string) (*link, error) {
 
 func (s *Store) open(ctx context.Context, addr string) (net.Conn, error) {
 	d := &net.Dialer{KeepAlive: time.Second}
-	if s.tls == nil {
-		return d.DialContext(ctx, "tcp", addr)
-	}
-	host, _, err := net.SplitHostPort(addr)
-	if err != nil {
-		return nil, err
+	conn, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil || s.tls == nil {
+		return conn, err
 	}
 	c := s.tls.Clone()
-	c.ServerName = host
-	return (&tls.Dialer{NetDialer: d, Config: c}).DialContext(ctx, "tcp", addr)
+	c.ServerName, _, _ = net.SplitHostPort(addr) // DialContext has understood it.
+	secured := tls.Client(conn, c)
+	if err := secured.HandshakeContext(ctx); err != nil {
+		_ = conn.Close() // The handshake's error says more.
+		return nil, fmt.Errorf("is there TLS at this port? %w", err)
+	}
+	return secured, nil
 }
 
 // handshake authenticates, and makes sure that every bucket's epoch is this server's, before rueidis sends a reservation.

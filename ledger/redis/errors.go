@@ -39,11 +39,23 @@ var remedies = map[string]string{
 
 // refusal says why a server answered so, for an answer of which the text is known.
 func refusal(text string) error {
-	word, _, _ := strings.Cut(text, " ")
+	word := firstWord(text)
 	if remedy := remedies[word]; remedy != "" {
 		return fmt.Errorf("%s: %s", word, remedy)
 	}
+	if strings.HasPrefix(text, "unknown command 'SENTINEL'") {
+		return errors.New("the address is no Sentinel's: write redis:// in place of redis+sentinel://")
+	}
 	return errors.New(text)
+}
+
+// firstWord is what kind of refusal it is. A user may not run what a script needs: the server has no word for that.
+func firstWord(text string) string {
+	if strings.Contains(text, "user executing the script can't") {
+		return "NOPERM"
+	}
+	word, _, _ := strings.Cut(text, " ")
+	return word
 }
 
 // answerError is what an answer to a handshake's command says.
@@ -82,7 +94,7 @@ func outcomeOf(err error) outcome {
 	if !ok {
 		return unclear
 	}
-	word, _, _ := strings.Cut(answer.Error(), " ")
+	word := firstWord(answer.Error())
 	switch {
 	case word == "OOM":
 		return full

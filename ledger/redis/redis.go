@@ -8,11 +8,11 @@
 // The server's user needs no more than
 //
 //	ACL SETUSER stepward on >password resetkeys ~stepward:* resetchannels -@all
-//	  +eval +evalsha +get +set +setrange +del +time +info +role +ping +select +dbsize
-//	  +config|get +wait +cluster|slots +cluster|shards
+//	  +eval +evalsha +get +set +setrange +del +time +info +role +ping +select +dbsize +config|get +wait
 //
-// of which config|get is worth its risk (without it nobody can say whether writes are synced), wait is for WaitReplicas, and
-// cluster for a cluster. A Sentinel's user needs sentinel, role, subscribe and unsubscribe.
+// of which config|get may be left out (then nobody can say whether writes are synced), and wait is for WaitReplicas. In a
+// cluster it needs +cluster|slots and +cluster|shards too, and with WaitReplicas +discard +unsubscribe +punsubscribe
+// +sunsubscribe. A Sentinel's user needs +role, +ping, +sentinel, +subscribe, +unsubscribe and all channels.
 package redis
 
 import (
