@@ -13,8 +13,10 @@ import (
 	"github.com/stepward/stepward/ledger"
 )
 
-// session makes one ready. A plan that was made while the table was small must not outlast that, so sequential scans are the
-// last resort, of which the planner then thinks so badly that it would compile it (jit). A statement ends some time after nobody waits for it any more.
+// sessionSQL makes a session ready. A plan that was made while the table was small must not outlast that, so sequential scans
+// are the last resort, of which the planner then thinks so badly that it would compile it (jit). A statement ends some time
+// after nobody waits for it any more. A grant that is not flushed is none, whatever the server's default says, and one that
+// need not be seen on standbys is enough only where the server does not ask for more.
 const sessionSQL = `SELECT set_config('default_transaction_isolation', 'read committed', false),
     set_config('enable_seqscan', 'off', false), set_config('jit', 'off', false), set_config('statement_timeout', '5s', false),
     set_config('synchronous_commit', CASE current_setting('synchronous_commit')
@@ -118,7 +120,7 @@ func (s *Store) about(ctx context.Context, c *pgx.Conn) error {
 	c.PgConn().CustomData()[backendKey] = backend
 	skew := time.UnixMicro(micros).Sub(asked.Add(answered.Sub(asked) / 2))
 	s.skew.Store(int64(skew))
-	if skew.Abs() > s.leeway/2 && skew.Abs() > answered.Sub(asked) && s.clocks.allows() {
+	if skew.Abs() > max(s.leeway/2, time.Second, answered.Sub(asked)) && s.clocks.allows() {
 		s.log.LogAttrs(ctx, slog.LevelWarn, "ledger: the database's clock and this one differ: check both machines' NTP",
 			slog.Duration("database_is_ahead_by", skew))
 	}

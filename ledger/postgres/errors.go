@@ -82,7 +82,8 @@ func refused(err error) error {
 		case "3D000":
 			return fmt.Errorf("%s: create the database, or name another", explain(err))
 		case insufficientPrivilege:
-			return fmt.Errorf("%s: grant the rights that Migration lists", explain(err))
+			return fmt.Errorf("%s: grant this user USAGE on the schema, and SELECT, INSERT, UPDATE and DELETE on its "+
+				"tables spent and ledger", explain(err))
 		}
 	case strings.Contains(err.Error(), "read only connection"), strings.Contains(err.Error(), "server is in hot standby"):
 		return errors.New("the server takes no writes: name the primary, or all of its hosts")

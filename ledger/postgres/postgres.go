@@ -5,6 +5,8 @@
 // another than before (a standby was promoted, a backup restored) may have forgotten what was granted last: each connection
 // is compared with what the database says of itself before it is used, and a difference refuses all that was issued before.
 //
+// Two primaries at once, of which none knows of the other, are two ledgers: fencing the old one off is the failover's task.
+//
 // A pooler between (PgBouncer) must hand out whole sessions: pool_mode = session. With another mode all claims are refused.
 package postgres
 
@@ -30,10 +32,12 @@ type Config struct {
 	URL string
 	// PasswordFile holds the password, which replaces one in URL. It is read anew for each connection.
 	PasswordFile string
-	Schema       string        // "stepward" where it is empty: see Migration
-	Timeout      time.Duration // for one operation, unless its context ends before; 250 ms where it is zero
-	MaxConns     int           // at most so many connections; DefaultMaxConns where it is zero
-	Leeway       time.Duration // how far issuers' clocks may be ahead: the one that verification uses
+	Schema       string // "stepward" where it is empty: see Migration
+	// Timeout is for one operation, unless its context ends before; 250 ms where it is zero. The server ends a statement
+	// after 5 s in any case.
+	Timeout  time.Duration
+	MaxConns int           // at most so many connections; DefaultMaxConns where it is zero
+	Leeway   time.Duration // how far issuers' clocks may be ahead: the one that verification uses
 	// Remember is the longest time for which claims without IssuedAt are remembered. For so long after the ledger began they
 	// are refused with ledger.ErrFenced; zero refuses them always.
 	Remember time.Duration

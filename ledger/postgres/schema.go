@@ -131,7 +131,7 @@ func (s *Store) create(ctx context.Context, c *pgx.Conn) error {
 	if _, err := tx.Conn().PgConn().Exec(ctx, in(s.sql.schema, sql)).ReadAll(); err != nil {
 		if server := new(pgconn.PgError); errors.As(err, &server) && server.Code == insufficientPrivilege {
 			return &remedy{"the tables are missing and this user may not create them (" + explain(err) +
-				"): have an administrator run the SQL of `stepward ledger migration`"}
+				"): have an administrator run this:\n" + in(s.sql.schema, schemaSQL+migration+rights)}
 		}
 		return err
 	}

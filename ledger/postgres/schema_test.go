@@ -103,7 +103,7 @@ func TestOpen(t *testing.T) {
 		for range 2 {
 			p.Exec(sql)
 		}
-		refused(t, postgres.Config{URL: limited, Schema: schema}, "grant the rights")
+		refused(t, postgres.Config{URL: limited, Schema: schema}, "grant this user USAGE")
 		p.Exec(fmt.Sprintf("GRANT USAGE ON SCHEMA %[1]s TO limited; "+
 			"GRANT SELECT, INSERT, UPDATE, DELETE ON %[1]s.spent, %[1]s.ledger TO limited", schema))
 		s := begun(t, limited, schema)

@@ -3,8 +3,10 @@
 package postgres_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"log/slog"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/stepward/stepward/internal/testkit"
 	"github.com/stepward/stepward/ledger"
+	"github.com/stepward/stepward/ledger/ledgertest"
 	"github.com/stepward/stepward/ledger/postgres"
 )
 
@@ -319,5 +322,80 @@ func TestTLS(t *testing.T) {
 	_, err := postgres.Open(t.Context(), postgres.Config{URL: url + file(t, testkit.NewAuthority(t).PEM())})
 	if err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("open with another authority: got %v, want that the certificate is not good", err)
+	}
+}
+
+func TestLostAnswerIsReadBack(t *testing.T) {
+	t.Parallel()
+	p := testkit.StartPostgres(t)
+	wire := ledgertest.NewWire(t, "tcp", p.Addr)
+	s := open(t, postgres.Config{
+		URL: strings.Replace(p.URL, p.Addr, wire.Address(), 1), Schema: "lost", Timeout: 3 * time.Second,
+	})
+	time.Sleep(time.Millisecond)
+	// losing reserves while answers are lost, and has the wire work again before a third of the time is left.
+	losing := func(c ledger.Claim) error {
+		granted(t, s) // A connection is there.
+		wire.Fail(ledgertest.LostAnswers)
+		defer time.AfterFunc(500*time.Millisecond, func() { wire.Fail(ledgertest.None) }).Stop()
+		return s.Reserve(t.Context(), c)
+	}
+	c := fresh()
+	want(t, "reserve", losing(c), nil)
+	want(t, "reserve again by its owner", losing(c), ledger.ErrReserved)
+	want(t, "reserve by another", losing(other(c)), ledger.ErrReserved)
+	want(t, "commit", s.Commit(t.Context(), c.Key, c.Owner), nil)
+	want(t, "reserve what was committed", losing(other(c)), ledger.ErrConsumed)
+}
+
+func TestKeyThatIsOverAndNotSweptIsGrantedOnce(t *testing.T) {
+	t.Parallel()
+	p := testkit.StartPostgres(t)
+	clock := ledgertest.NewClock()
+	var stores [2]*postgres.Store
+	for i := range stores {
+		stores[i] = open(t, postgres.Config{URL: p.URL, Schema: "over", Now: clock.Now, Timeout: 10 * time.Second})
+	}
+	key := numbered(1 << 42)
+	for round := range 50 {
+		claim := ledger.Claim{Key: key, IssuedAt: clock.Now(), Until: clock.Now().Add(time.Hour)}
+		var won, lost atomic.Int64
+		var wg sync.WaitGroup
+		for i := range 32 {
+			wg.Go(func() {
+				switch err := stores[i%2].Reserve(t.Context(), other(claim)); {
+				case err == nil:
+					won.Add(1)
+				case errors.Is(err, ledger.ErrReserved):
+					lost.Add(1)
+				default:
+					t.Errorf("reserve: %v", err)
+				}
+			})
+		}
+		wg.Wait()
+		if won.Load() != 1 || lost.Load() != 31 {
+			t.Fatalf("round %d: got %d winners and %d losers, want 1 and 31", round, won.Load(), lost.Load())
+		}
+		clock.Add(time.Hour)
+	}
+}
+
+func TestServiceThatHidesWhichServerItIs(t *testing.T) {
+	t.Parallel()
+	p := testkit.StartPostgres(t)
+	p.Exec("CREATE ROLE managed LOGIN PASSWORD 'managed-secret'")
+	p.Exec("CREATE SCHEMA hidden AUTHORIZATION managed")
+	p.Exec("REVOKE EXECUTE ON FUNCTION pg_control_system() FROM PUBLIC")
+	p.Exec("REVOKE EXECUTE ON FUNCTION pg_current_wal_lsn() FROM PUBLIC")
+	var log bytes.Buffer
+	s := open(t, postgres.Config{
+		URL: as(t, p.URL, "managed", "managed-secret"), Schema: "hidden", MaxConns: 1,
+		Log: slog.New(slog.NewTextHandler(&log, nil)),
+	})
+	time.Sleep(time.Millisecond)
+	granted(t, s)
+	if !strings.Contains(log.String(), "does not say which server it is") || strings.Contains(log.String(), "secret") {
+		t.Errorf("log: got %s", &log)
 	}
 }
