@@ -136,7 +136,8 @@ func (s *Store) Reserve(ctx context.Context, c ledger.Claim) error {
 	if err := s.usable(ctx); err != nil {
 		return err
 	}
-	a := attempt{Claim: c, now: nanos(s.now()), until: nanos(c.Until), nonce: rand.Int64()} //nolint:gosec // tells attempts of one owner apart
+	nonce := rand.Int64() //nolint:gosec // It only tells attempts of one owner apart.
+	a := attempt{Claim: c, now: nanos(s.now()), until: nanos(c.Until), nonce: nonce}
 	if a.until <= a.now {
 		return ledger.ErrFenced
 	}
@@ -168,31 +169,64 @@ func (s *Store) claim(ctx context.Context, a attempt) error {
 		return fmt.Errorf("%w: no connection: %s", ledger.ErrUnavailable, explain(err))
 	}
 	defer giveBack(c)
-	var issued *int64
-	if !a.IssuedAt.IsZero() {
-		n := nanos(a.IssuedAt)
-		issued = &n
-	}
-	var got outcome
-	err = c.QueryRow(ctx, reserveName, a.Key[:], a.Owner[:], a.nonce, a.until, a.now, issued, backendOf(c.Conn())).Scan(&got)
-	if err != nil {
+	done, err := c.Exec(ctx, reserveName, a.arguments(c)...)
+	switch {
+	case err != nil:
 		return failure(err)
-	}
-	switch got {
-	case granted:
+	case done.RowsAffected() == 1:
 		return nil
+	}
+	return s.refusal(ctx, c, a)
+}
+
+// arguments are those of the statements reserve and replace.
+func (a attempt) arguments(c *pgxpool.Conn) []any {
+	return []any{a.Key[:], a.Owner[:], a.nonce, a.until, a.now, a.issued(), backendOf(c.Conn())}
+}
+
+func (a attempt) issued() *int64 {
+	if a.IssuedAt.IsZero() {
+		return nil
+	}
+	n := nanos(a.IssuedAt)
+	return &n
+}
+
+// refusal looks why a claim wrote nothing.
+func (s *Store) refusal(ctx context.Context, c *pgxpool.Conn, a attempt) error {
+	var why outcome
+	err := c.QueryRow(ctx, whyName, a.Key[:], a.until, a.now, a.issued(), backendOf(c.Conn())).Scan(&why)
+	switch {
+	case errors.Is(err, pgx.ErrNoRows):
+		return failure(err)
+	case err != nil:
+		return fmt.Errorf("%w: %s", ledger.ErrUnavailable, explain(err)) // However it ended, it was to write nothing.
+	}
+	switch why {
 	case consumed:
 		return ledger.ErrConsumed
 	case fenced:
 		return ledger.ErrFenced
+	case over:
+		return s.replace(ctx, c, a)
 	case strange:
 		s.strange(ctx, c)
 		return fmt.Errorf("%w: a pooler between gave another session: set pool_mode = session", ledger.ErrUnavailable)
-	case raced:
-		return s.winner(ctx, c, a)
-	case reserved:
+	case granted, reserved, absent:
 	}
-	return ledger.ErrReserved
+	return ledger.ErrReserved // Where it is absent, who held it has just released it.
+}
+
+// replace claims a key whose row is over.
+func (s *Store) replace(ctx context.Context, c *pgxpool.Conn, a attempt) error {
+	done, err := c.Exec(ctx, replaceName, a.arguments(c)...)
+	switch {
+	case err != nil:
+		return failure(err)
+	case done.RowsAffected() == 0:
+		return ledger.ErrReserved
+	}
+	return nil
 }
 
 // giveBack does not leave a broken connection to the pool, which would count it until pgx has told the server: with one that
@@ -212,15 +246,6 @@ func (s *Store) strange(ctx context.Context, c *pgxpool.Conn) {
 		s.log.LogAttrs(ctx, slog.LevelError, "ledger: a pooler hands out transactions, and a ledger needs whole sessions: "+
 			"set pool_mode = session")
 	}
-}
-
-// winner looks who was faster. Nobody holds the key any more where the winner has released it.
-func (s *Store) winner(ctx context.Context, c *pgxpool.Conn, a attempt) error {
-	held, err := s.look(ctx, c, a)
-	if err == nil && held == consumed {
-		return ledger.ErrConsumed
-	}
-	return ledger.ErrReserved // Nothing was written, so no error changes that.
 }
 
 // readBack looks at the key through another connection. A key that is absent may yet be written: the server may not have

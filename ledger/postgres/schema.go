@@ -177,13 +177,15 @@ const (
 	consumed outcome = 2
 	fenced   outcome = 3
 	strange  outcome = 4 // another session than the one that was looked at
-	raced    outcome = 5 // another was faster, and only a later look can see whether it has committed
+	over     outcome = 5 // held by a row that was not yet swept
 	absent   outcome = 6
 )
 
 // The names of prepared statements.
 const (
 	reserveName = "stepward_reserve"
+	replaceName = "stepward_replace"
+	whyName     = "stepward_why"
 	lookName    = "stepward_look"
 	commitName  = "stepward_commit"
 	releaseName = "stepward_release"
@@ -191,42 +193,44 @@ const (
 
 // statements are the SQL for one schema.
 type statements struct {
-	schema                         string
-	begin, version                 string
-	reserve, look, commit, release string
-	stats                          string
-	known, raise                   string
-	turn, sweep                    string
+	schema                      string
+	begin, version              string
+	reserve, replace, why, look string
+	commit, release             string
+	stats                       string
+	known, raise                string
+	turn, sweep                 string
 }
 
 // reserve: $1 key, $2 owner, $3 attempt, $4 until, $5 now, $6 issued or null, $7 the session that was looked at.
 //
-// A token that was used is refused without a write, after which one would wait for the disk: so what holds the key is read
-// first, and ON CONFLICT does nothing, where DO UPDATE would lock the row. A key that is over and not yet swept is taken by
-// the update. The fence is read in the same statement, so one that another process raised holds at once.
-const reserveSQL = `WITH l AS MATERIALIZED (
-    SELECT $4 <= forgotten OR CASE WHEN $6::bigint IS NULL THEN $5 < fence_lifts ELSE $6 < fence_before END AS refuses
-    FROM $schema.ledger WHERE one
-), held AS MATERIALIZED (
-    SELECT committed, until > $5::bigint AS live FROM $schema.spent WHERE key = $1
-), again AS (
-    UPDATE $schema.spent s SET owner = $2, attempt = $3, until = $4, committed = false FROM l
-    WHERE s.key = $1 AND s.until <= $5 AND NOT l.refuses AND pg_backend_pid() = $7::integer
-    RETURNING 1
-), put AS (
-    INSERT INTO $schema.spent (key, owner, attempt, until)
-    SELECT $1::bytea, $2::bytea, $3::bigint, $4::bigint FROM l
-    WHERE NOT l.refuses AND pg_backend_pid() = $7 AND NOT EXISTS (SELECT FROM held)
-    ON CONFLICT (key) DO NOTHING
-    RETURNING 1
-)
-SELECT CASE
-    WHEN EXISTS (SELECT FROM put) OR EXISTS (SELECT FROM again) THEN 0
-    WHEN pg_backend_pid() <> $7 THEN 4
-    WHEN (SELECT committed FROM held WHERE live) THEN 2
-    WHEN EXISTS (SELECT FROM held WHERE live) THEN 1
-    WHEN l.refuses THEN 3
-    ELSE 5 END::smallint FROM l`
+// A token that was used is refused without a write, after which one would wait for the disk: so what holds the key is looked
+// for first, and ON CONFLICT does nothing, where DO UPDATE would lock the row. The fence is read in the same statement, so one
+// that another process raised holds at once.
+const reserveSQL = `INSERT INTO $schema.spent (key, owner, attempt, until)
+SELECT $1::bytea, $2::bytea, $3::bigint, $4::bigint FROM $schema.ledger l
+WHERE l.one AND ` + mayClaim + ` AND NOT EXISTS (SELECT FROM $schema.spent WHERE key = $1)
+ON CONFLICT (key) DO NOTHING`
+
+// replace is reserve for a key that is over and was not yet swept. Of several the first one does it: the others wait for its
+// row, and find a new until.
+const replaceSQL = `UPDATE $schema.spent s SET owner = $2::bytea, attempt = $3::bigint, until = $4::bigint, committed = false
+FROM $schema.ledger l
+WHERE s.key = $1::bytea AND s.until <= $5 AND l.one AND ` + mayClaim
+
+const mayClaim = `pg_backend_pid() = $7::integer AND $4 > l.forgotten
+    AND CASE WHEN $6::bigint IS NULL THEN $5::bigint >= l.fence_lifts ELSE $6 >= l.fence_before END`
+
+// why a reserve wrote nothing: $1 key, $2 until, $3 now, $4 issued or null, $5 the session that was looked at.
+const whySQL = `SELECT CASE
+    WHEN pg_backend_pid() <> $5::integer THEN 4
+    WHEN s.until > $3::bigint AND s.committed THEN 2
+    WHEN s.until > $3 THEN 1
+    WHEN $2::bigint <= l.forgotten THEN 3
+    WHEN CASE WHEN $4::bigint IS NULL THEN $3 < l.fence_lifts ELSE $4 < l.fence_before END THEN 3
+    WHEN s.until IS NOT NULL THEN 5
+    ELSE 6 END::smallint
+FROM $schema.ledger l LEFT JOIN $schema.spent s ON s.key = $1 WHERE l.one`
 
 // look: $1 key, $2 owner, $3 attempt, $4 now.
 const lookSQL = `SELECT CASE WHEN owner = $2 AND attempt = $3 THEN 0 WHEN committed THEN 2 ELSE 1 END::smallint
@@ -254,7 +258,7 @@ func newStatements(schema string) statements {
 		begin: in(schema, `INSERT INTO $schema.ledger (version, fence_before, fence_lifts, forgotten, swept)
 			VALUES ($1, $2, $3, 0, 0) ON CONFLICT DO NOTHING`),
 		version: in(schema, `SELECT version FROM $schema.ledger`),
-		reserve: in(schema, reserveSQL), look: in(schema, lookSQL),
+		reserve: in(schema, reserveSQL), replace: in(schema, replaceSQL), why: in(schema, whySQL), look: in(schema, lookSQL),
 		commit: in(schema, commitSQL), release: in(schema, releaseSQL),
 		stats: in(schema, statsSQL),
 		known: in(schema, knownSQL), raise: in(schema, raiseSQL),
@@ -263,7 +267,9 @@ func newStatements(schema string) statements {
 }
 
 func (s statements) prepared() map[string]string {
-	return map[string]string{reserveName: s.reserve, lookName: s.look, commitName: s.commit, releaseName: s.release}
+	return map[string]string{
+		reserveName: s.reserve, replaceName: s.replace, whyName: s.why, lookName: s.look, commitName: s.commit, releaseName: s.release,
+	}
 }
 
 var _ ledger.Store = (*Store)(nil)
