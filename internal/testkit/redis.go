@@ -64,7 +64,7 @@ func (r *Redis) start() {
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "{port}", port)
 	}
-	r.server = exec.Command(r.args[0], args...) //nolint:gosec // a program that PATH names
+	r.server = exec.Command(r.args[0], args...)
 	r.server.Stdout, r.server.Stderr = log, log
 	if err := r.server.Start(); err != nil {
 		r.t.Fatal(err)
@@ -111,7 +111,7 @@ func (r *Redis) Try(args ...string) (string, error) {
 		return "", err
 	}
 	all := append([]string{"-e", "-h", host, "-p", port}, r.login...)
-	cmd := exec.Command(Part(r.t, "redis-cli", "valkey-cli"), append(all, args...)...) //nolint:gosec // as in start
+	cmd := exec.Command(Part(r.t, "redis-cli", "valkey-cli"), append(all, args...)...)
 	cmd.Env = append(os.Environ(), "REDISCLI_HISTFILE=/dev/null")
 	out, err := cmd.CombinedOutput()
 	return strings.TrimSpace(string(out)), err

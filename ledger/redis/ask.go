@@ -31,10 +31,11 @@ func within[T any](ctx context.Context, s *Store, f func(context.Context) (T, er
 	}
 	done := make(chan result, 1)
 	// f should end a little earlier: it may know that nothing was sent.
-	inner, cancel := context.WithCancel(ctx)
-	if deadline, ok := ctx.Deadline(); ok {
-		inner, cancel = context.WithDeadline(ctx, deadline.Add(-min(2*time.Millisecond, time.Until(deadline)/8)))
+	deadline, ok := ctx.Deadline()
+	if !ok {
+		deadline = time.Now().Add(2 * dialTimeout)
 	}
+	inner, cancel := context.WithDeadline(ctx, deadline.Add(-min(2*time.Millisecond, time.Until(deadline)/8)))
 	go func() {
 		defer s.calls.Done()
 		defer cancel()

@@ -120,7 +120,7 @@ func (d *dialer) close() {
 
 // connect makes a connection and shakes hands on it.
 func (s *Store) connect(ctx context.Context, addr string) (*link, error) {
-	conn, err := s.open(ctx, addr)
+	conn, err := s.dialOnce(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
@@ -142,7 +142,7 @@ func (s *Store) connect(ctx context.Context, addr string) (*link, error) {
 	return l, nil
 }
 
-func (s *Store) open(ctx context.Context, addr string) (net.Conn, error) {
+func (s *Store) dialOnce(ctx context.Context, addr string) (net.Conn, error) {
 	d := &net.Dialer{KeepAlive: time.Second}
 	conn, err := d.DialContext(ctx, "tcp", addr)
 	if err != nil || s.tls == nil {

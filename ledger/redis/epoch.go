@@ -77,7 +77,7 @@ func (s *Store) renewArgs() []string {
 	return []string{
 		hex.EncodeToString(nonce[:]), decimal(toMillis(max(0, nanos(before)))), decimal(lifts),
 		// Not s.now, which a test moves: the server's clock is a real one.
-		decimal(s.leeway.Milliseconds()), decimal(time.Now().UnixMilli()), mode,
+		decimal(s.leeway.Milliseconds()), decimal(s.real().UnixMilli()), mode,
 	}
 }
 

@@ -43,8 +43,14 @@ func refusal(text string) error {
 	if remedy := remedies[word]; remedy != "" {
 		return fmt.Errorf("%s: %s", word, remedy)
 	}
-	if strings.HasPrefix(text, "unknown command 'SENTINEL'") {
+	if after, ok := strings.CutPrefix(text, "STEPWARD "); ok {
+		return ourRefusal(after)
+	}
+	switch {
+	case strings.HasPrefix(text, "unknown command 'SENTINEL'"):
 		return errors.New("the address is no Sentinel's: write redis:// in place of redis+sentinel://")
+	case strings.Contains(text, "without any password configured"):
+		return errors.New("the server has no password: leave it out")
 	}
 	return errors.New(text)
 }
@@ -63,17 +69,26 @@ func answerError(name string, r reply) error {
 	if r.kind != '-' {
 		return fmt.Errorf("%s: %w", name, errProtocol)
 	}
-	switch {
-	case strings.HasPrefix(r.text, "STEPWARD nameless"):
-		return errors.New("the server hides its run_id or master_replid in INFO, so that a restart could not be seen: use another")
-	case strings.HasPrefix(r.text, "STEPWARD cluster"):
-		return errors.New("the server is part of a cluster: write redis+cluster:// in place of redis://")
-	case strings.HasPrefix(r.text, "STEPWARD "):
-		return errors.New("the server is not part of a cluster: write redis:// in place of redis+cluster://")
-	case strings.Contains(r.text, "without any password configured"):
-		return errors.New("the server has no password: leave it out")
-	}
 	return fmt.Errorf("%s: %w", name, refusal(r.text))
+}
+
+// ours are the errors of renewScript, after their first word.
+var ours = map[string]string{
+	"nameless":   "the server hides its run_id or master_replid in INFO, so that a restart could not be seen: use another",
+	"old":        "the server is older than Redis 6.2: use a newer one",
+	"cluster":    "the server is part of a cluster: write redis+cluster:// in place of redis://",
+	"standalone": "the server is not part of a cluster: write redis:// in place of redis+cluster://",
+}
+
+func ourRefusal(text string) error {
+	word, rest, _ := strings.Cut(text, " ")
+	if word == "skew" {
+		return fmt.Errorf("the server's clock is %s s ahead of this machine's: set both by NTP", rest)
+	}
+	if remedy := ours[word]; remedy != "" {
+		return errors.New(remedy)
+	}
+	return fmt.Errorf("the server is of a kind that keeps no ledger: %s", word)
 }
 
 // outcome is what an error says about a script that was to run.

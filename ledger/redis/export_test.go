@@ -3,6 +3,8 @@ package redis
 import (
 	"bufio"
 	"bytes"
+	"context"
+	"time"
 )
 
 // ReadReply reads one answer of a handshake and returns how much it took.
@@ -10,4 +12,14 @@ func ReadReply(text []byte) (int, error) {
 	r := replyReader{r: bufio.NewReaderSize(bytes.NewReader(text), len(text)+16)}
 	_, err := r.read()
 	return len(text) - r.r.Buffered(), err
+}
+
+// OpenAt is Open on a machine whose real clock shows something else.
+func OpenAt(ctx context.Context, c Config, real func() time.Time) (*Store, error) {
+	s, err := newStore(c)
+	if err != nil {
+		return nil, err
+	}
+	s.real = real
+	return s.open(ctx)
 }

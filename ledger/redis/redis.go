@@ -73,6 +73,7 @@ type Store struct {
 	leeway   time.Duration
 	remember time.Duration
 	now      func() time.Time
+	real     func() time.Time // time.Now, which the server's clock is compared with
 	log      *slog.Logger
 
 	client  rueidis.Client
@@ -106,6 +107,10 @@ func Open(ctx context.Context, c Config) (*Store, error) {
 	if err != nil {
 		return nil, fmt.Errorf("ledger: redis: %w", err)
 	}
+	return s.open(ctx)
+}
+
+func (s *Store) open(ctx context.Context) (*Store, error) {
 	if err := s.begin(ctx); err != nil {
 		_ = s.Close() // The first error says more.
 		return nil, fmt.Errorf("ledger: redis: %w", explain(err))
@@ -123,7 +128,7 @@ func newStore(c Config) (*Store, error) {
 	}
 	s := &Store{
 		address: a, prefix: c.Prefix, timeout: c.Timeout, replicas: c.WaitReplicas, patience: c.WaitTimeout, leeway: c.Leeway,
-		remember: c.Remember, now: c.Now, log: c.Log, buckets: 1, fences: make(chan struct{}, 1), stop: func() {},
+		remember: c.Remember, now: c.Now, real: time.Now, log: c.Log, buckets: 1, fences: make(chan struct{}, 1), stop: func() {},
 	}
 	s.defaults()
 	if s.tls, err = c.tlsConfig(a); err != nil {
@@ -297,7 +302,7 @@ func (s *Store) reserve(ctx context.Context, a *attempt, now int64) error {
 		case err == nil && said == saysEpoch:
 			if err := s.renew(ctx, a.bucket); err != nil {
 				// It wrote an epoch at most.
-				return refuse(&dialError{err}, written)
+				return refuse(&dialError{explain(err)}, written)
 			}
 		case err == nil:
 			return answers[said]

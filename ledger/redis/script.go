@@ -15,9 +15,8 @@ func newScript(text string) script {
 	return script{text, hex.EncodeToString(sum[:])}
 }
 
-// A record is owner (16 bytes), attempt (16), state r or c, and until (19 digits). Times in nanoseconds are compared as 19
+// A record has 52 bytes: owner (16), attempt (16), state r or c, and until (19 digits). Times in nanoseconds are compared as
 // digits, since Lua's numbers have 53 bits.
-const recordLen = 16 + 16 + 1 + 19
 
 // What the scripts answer, before the attempt or the owner that they answer. With that, an answer that belongs to another
 // question, on a connection that is out of step, is found out.
@@ -75,7 +74,9 @@ return 'd' .. ARGV[1]`)
 // same run, but may lack what the master in between was told; its master_replid is another. (It changes as well when the
 // first replica comes and when the last has been gone for an hour. The fence is then raised without need, once.)
 //
-// A caller whose clock is behind the server's by more than the leeway would raise the fence too low: it rises to the server's time.
+// A caller whose clock is behind the server's by more than the leeway would raise the fence too low: it rises to the server's
+// time. One whose clock is more than a minute away begins no epoch: its fence would let used tokens pass or refuse a fleet's
+// good ones for long, and somebody whose clock is right can do it.
 var renewScript = newScript(`
 local server, replication = redis.call('INFO', 'server'), redis.call('INFO', 'replication')
 local function field(text, name) return string.match('\n' .. text, '\n' .. name .. ':([^\r\n]+)') end
@@ -84,12 +85,16 @@ local mode = field(server, 'redis_mode') or field(server, 'server_mode')
 if (mode == 'cluster') ~= (ARGV[6] == 'cluster') then return redis.error_reply('STEPWARD ' .. tostring(mode)) end
 local run, replid = field(server, 'run_id'), field(replication, 'master_replid')
 if not run or not replid then return redis.error_reply('STEPWARD nameless') end
+local major, minor = string.match(field(server, 'redis_version') or '', '^(%d+)%.(%d+)')
+if major and major * 100 + minor < 602 then return redis.error_reply('STEPWARD old') end
 local time = redis.call('TIME')
 local identity = run .. '/' .. replid .. ' '
 local epoch = redis.call('GET', KEYS[1])
 if epoch and string.sub(epoch, 1, #identity) == identity then return {epoch, 0, time[1], time[2]} end
 local found = epoch and 2 or 1
-local behind = math.max(0, time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[5]) - tonumber(ARGV[4]))
+local skew = time[1] * 1000 + math.floor(time[2] / 1000) - tonumber(ARGV[5])
+if math.abs(skew) > 60000 then return redis.error_reply('STEPWARD skew ' .. string.format('%.0f', skew / 1000)) end
+local behind = math.max(0, skew - tonumber(ARGV[4]))
 epoch = identity .. ARGV[1] .. ' ' .. string.format('%.0f', ARGV[2] + behind) .. ' ' .. string.format('%.0f', ARGV[3] + behind)
 redis.call('SET', KEYS[1], epoch)
 return {epoch, found, time[1], time[2]}`)

@@ -28,7 +28,7 @@ func (s *Store) dialContext(ctx context.Context, addr string, _ *net.Dialer, _ *
 // learn keeps what a server says about a bucket.
 func (s *Store) learn(bucket int, n renewed, took time.Duration) {
 	s.epochs[bucket].Store(n.epoch)
-	s.skew.Store(int64(n.time.Sub(time.Now().Add(-took / 2))))
+	s.skew.Store(int64(n.time.Sub(s.real().Add(-took / 2))))
 }
 
 // raised tells that an epoch has begun.

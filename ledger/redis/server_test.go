@@ -146,6 +146,37 @@ func TestAClockThatIsBehindTheServers(t *testing.T) {
 	}
 }
 
+// The fence of a machine whose clock is behind rises to the server's time, and one that is far away begins no epoch.
+func TestAClockThatIsWrongWhenAnEpochBegins(t *testing.T) {
+	t.Parallel()
+	server := testkit.StartRedis(t)
+	for by, want := range map[time.Duration]time.Duration{
+		0: 10 * time.Second, -5 * time.Second: 5 * time.Second, -40 * time.Second: 0, 40 * time.Second: 50 * time.Second, -2 * time.Minute: -1, 2 * time.Minute: -1,
+	} {
+		wrong := func() time.Time { return time.Now().Add(by) }
+		c := redis.Config{URL: "redis://" + server.Addr, Prefix: "by" + by.String(), Leeway: 10 * time.Second, Now: wrong, Timeout: time.Second}
+		c.Log = slog.New(slog.DiscardHandler)
+		s, err := redis.OpenAt(context.Background(), c, wrong)
+		if want == -1 {
+			if err == nil || !strings.Contains(err.Error(), "NTP") {
+				t.Errorf("%s: got %v, want no epoch", by, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		st, err := s.Stats(context.Background())
+		if fence := time.Until(st.Fence); err != nil || (fence-want).Abs() > time.Second {
+			t.Errorf("%s: the fence is at %s, %v, want %s", by, fence, err, want)
+		}
+		if skew := s.Skew(); (skew + by).Abs() > time.Second {
+			t.Errorf("%s: the server seems to be %s ahead", by, skew)
+		}
+		s.Close()
+	}
+}
+
 func TestServersThatCannotKeepALedger(t *testing.T) {
 	t.Parallel()
 	plain := testkit.StartRedis(t)
