@@ -51,6 +51,7 @@ func verbs() []verb {
 		{"check", "[--config FILE]", "report every problem of configuration and policy at once", checkVerb},
 		{"test", "[--coverage PERCENT] [--run REGEXP] [DIR]", "run the Rego tests beside a policy (default: the embedded one), with coverage", testVerb},
 		{"demo", "[--once] [--no-color]", "a wallet backend, a token issuer and Stepward, with the story told", demoVerb},
+		{"ledger", "stats|verify|compact [--config FILE]", "look into the ledger of spent tokens, prove that it can be trusted, shrink its file", ledgerVerb},
 		{"config", "schema", "print the configuration file's JSON Schema", configVerb},
 		{"health", "[--admin ADDRESS]", "ask a running Stepward whether it is ready (for container health checks)", healthVerb},
 		{"version", "", "print the version", versionVerb},

@@ -41,7 +41,7 @@ func (w *world) program(lines ...string) *program {
 	p := &program{w: w, door: freeAddress(w.t), admin: freeAddress(w.t), ended: make(chan error, 1)}
 	path := w.config(append(lines, "listen: "+p.door, "admin: {listen: "+p.admin+"}")...)
 	p.Cmd = exec.Command(must(os.Executable()), "run", "--config", path)
-	p.Env = append(os.Environ(), asProgram+"=1")
+	p.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	p.Stdout, p.Stderr = w.stdout, w.stderr
 	if err := p.Start(); err != nil {
 		w.t.Fatal(err)

@@ -249,6 +249,9 @@ func (s *service) ledgerCheck() admin.Check {
 		return c
 	}
 	c.Detail = fmt.Sprintf("%d of %d entries", stats.Entries, stats.Capacity)
+	if stats.Capacity == 0 {
+		c.Detail = fmt.Sprintf("%d entries", stats.Entries)
+	}
 	if stats.Capacity > 0 && stats.Entries >= stats.Capacity {
 		c.Warning = "full: single-use operations are refused until entries expire; raise ledger_options.capacity"
 	}
@@ -324,8 +327,24 @@ func (s *service) registerGauges(v verifiers) {
 		st, _ := s.ledger.Stats(ctx) // a broken ledger holds nothing, and /readyz says so
 		return st
 	}
+	m.Gauge("stepward_ledger_up", "1 while the ledger answers, 0 while it is broken or out of reach.", nil, func() float64 {
+		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+		defer cancel()
+		if _, err := s.ledger.Stats(ctx); err != nil {
+			return 0
+		}
+		return 1
+	})
 	m.Gauge("stepward_ledger_entries", "Spent tokens that the ledger remembers.", nil, func() float64 { return float64(stats().Entries) })
-	m.Gauge("stepward_ledger_capacity", "How many it can remember.", nil, func() float64 { return float64(stats().Capacity) })
+	m.Gauge("stepward_ledger_capacity", "How many it can remember; 0 where a server's memory is the limit.", nil,
+		func() float64 { return float64(stats().Capacity) })
+	m.Gauge("stepward_ledger_fence_timestamp_seconds", "Tokens issued before are refused: the ledger's memory begins here.", nil,
+		func() float64 {
+			if at := stats().Fence; !at.IsZero() {
+				return float64(at.UnixMilli()) / 1000
+			}
+			return 0
+		})
 	for _, source := range s.keys {
 		labels := map[string]string{"issuer": source.issuer}
 		m.Gauge("stepward_jwks_keys", "Usable keys, by issuer.", labels, func() float64 { return float64(source.Stats().Keys) })

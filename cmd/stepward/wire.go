@@ -22,7 +22,6 @@ import (
 	"github.com/stepward/stepward/internal/framing"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
-	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/proxy"
 	"github.com/stepward/stepward/token"
@@ -174,9 +173,7 @@ func (s *service) openLedger(ctx context.Context) error {
 	if _, err := os.Stat(made); err == nil {
 		made = ""
 	}
-	store, err := ledger.Open(ctx, string(c.Ledger.Kind)+":"+c.Ledger.Path, ledger.Options{
-		Capacity: c.LedgerOptions.Capacity, Leeway: c.Leeway, Remember: c.MFA.Remember,
-	})
+	store, err := openStore(ctx, c, s.log)
 	if err != nil {
 		return err
 	}

@@ -23,7 +23,8 @@ type Wire struct {
 // Fault is what a Wire does.
 type Fault int
 
-// The faults. Those that lose something lose it silently: the other side waits.
+// The faults. What is lost is lost silently, and the other side waits; once the fault is over, the connection is cut, as a network
+// ends one whose bytes it has lost: a stream with a hole in it does not exist.
 const (
 	// None passes everything on.
 	None Fault = iota
@@ -147,7 +148,10 @@ func (w *Wire) pass(l *link, to io.Writer, from io.Reader, lost Fault) {
 		}
 		switch f := w.state(); {
 		case f == lost:
-			continue
+			for w.state() == lost {
+				time.Sleep(time.Millisecond)
+			}
+			return
 		case f == CutAnswers && lost == LostAnswers:
 			return
 		case f == Slow && lost == LostAnswers:
