@@ -357,7 +357,7 @@ func TestKeyThatIsOverAndNotSweptIsGrantedOnce(t *testing.T) {
 		stores[i] = open(t, postgres.Config{URL: p.URL, Schema: "over", Now: clock.Now, Timeout: 10 * time.Second})
 	}
 	key := numbered(1 << 42)
-	for round := range 50 {
+	for round := range 20 {
 		claim := ledger.Claim{Key: key, IssuedAt: clock.Now(), Until: clock.Now().Add(time.Hour)}
 		var won, lost atomic.Int64
 		var wg sync.WaitGroup
