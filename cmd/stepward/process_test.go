@@ -40,7 +40,11 @@ func (w *world) program(lines ...string) *program {
 	w.t.Helper()
 	p := &program{w: w, door: freeAddress(w.t), admin: freeAddress(w.t), ended: make(chan error, 1)}
 	path := w.config(append(lines, "listen: "+p.door, "admin: {listen: "+p.admin+"}")...)
-	p.Cmd = exec.Command(must(os.Executable()), "run", "--config", path)
+	exe := w.exe
+	if exe == "" {
+		exe = must(os.Executable())
+	}
+	p.Cmd = exec.Command(exe, "run", "--config", path)
 	p.Env = append(os.Environ(), asProgram+"=1", "GORACE=atexit_sleep_ms=0")
 	p.Stdout, p.Stderr = w.stdout, w.stderr
 	if err := p.Start(); err != nil {

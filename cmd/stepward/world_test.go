@@ -37,6 +37,7 @@ type world struct {
 	origin  *httptest.Server // both, on one host, as at Dynamic
 
 	stdout, stderr, answers *buffer // everything that Stepward says
+	exe                     string  // what program runs, the test program itself if it is ""
 	service                 *service
 	stop                    func() // ends the service and waits
 }
