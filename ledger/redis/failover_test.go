@@ -62,28 +62,30 @@ func cli(t *testing.T, addr string, args ...string) string {
 	return string(out)
 }
 
-// A Sentinel promotes a replica that lacks what was spent last. The Sentinel has a password in one case, which is the servers'.
+// A Sentinel promotes a replica that lacks what was spent last. The Sentinel has a password in some cases, which is the servers'.
 func TestAFailoverBySentinel(t *testing.T) {
 	t.Parallel()
-	for name, password := range map[string]string{"without a password": "", "with one": "secret"} {
+	const password = "secret"
+	for name, user := range map[string]string{"without a password": "", "with one": "default:secret@", "with users": "stepward:secret@"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			master := testkit.StartRedis(t)
 			replica := follow(t, master)
-			user := ""
 			var lines []string
-			if password != "" {
+			if user != "" {
 				for _, server := range []*testkit.Redis{master, replica} {
 					server.Do("CONFIG", "SET", "masterauth", password)
+					server.Do(append([]string{"ACL", "SETUSER", "stepward"}, acl(t, "redis")...)...)
 					server.Do("CONFIG", "SET", "requirepass", password)
 					server.Login("", password)
 				}
-				user = "default:" + password + "@"
-				lines = []string{"requirepass " + password, "sentinel auth-pass main " + password}
+				lines = []string{
+					"requirepass " + password, "sentinel auth-pass main " + password, "user stepward " + strings.Join(acl(t, "sentinel"), " "),
+				}
 			}
 			watcher := startSentinel(t, master, lines...)
 			auth := func(args ...string) []string {
-				if password != "" {
+				if user != "" {
 					return append([]string{"-a", password}, args...)
 				}
 				return args
@@ -138,7 +140,7 @@ func TestACluster(t *testing.T) {
 		})
 	}
 	healthy(masters...)
-	replica, name := node(t)
+	replica, _ := node(t)
 	id := strings.TrimSpace(masters[0].Do("CLUSTER", "MYID"))
 	host, port, _ := net.SplitHostPort(masters[0].Addr)
 	_, bus, _ := strings.Cut(names[0], "@")
@@ -149,9 +151,11 @@ func TestACluster(t *testing.T) {
 	})
 	eventually(t, "the replica follows", func() bool { return strings.Contains(replica.Do("INFO", "replication"), "master_link_status:up") })
 	healthy(append(masters, replica)...)
-	_ = name
+	for _, server := range append(masters, replica) {
+		server.Do(append([]string{"ACL", "SETUSER", "stepward"}, acl(t, "cluster")...)...)
+	}
 
-	r := newRig(t, redis.Config{URL: "redis+cluster://" + strings.Join(addrs, ","), Timeout: 2 * time.Second})
+	r := newRig(t, redis.Config{URL: "redis+cluster://stepward:secret@" + strings.Join(addrs, ","), Timeout: 2 * time.Second})
 	r.use()
 	waits := newRig(t, redis.Config{URL: "redis+cluster://" + addrs[0], Timeout: 2 * time.Second, Prefix: "waits", WaitReplicas: 1, WaitTimeout: 100 * time.Millisecond})
 	granted := 0
@@ -197,6 +201,7 @@ func TestACluster(t *testing.T) {
 	// One restarts, and has nothing.
 	masters[1].Kill()
 	masters[1].Restart(false)
+	masters[1].Do(append([]string{"ACL", "SETUSER", "stepward"}, acl(t, "cluster")...)...)
 	r.clock.Add(time.Second)
 	for _, c := range append(spent, more...) {
 		if r.decided(c) == nil {

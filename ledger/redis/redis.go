@@ -11,8 +11,13 @@
 //	  +eval +evalsha +get +set +setrange +del +time +info +role +ping +select +dbsize +config|get +wait
 //
 // of which config|get may be left out (then nobody can say whether writes are synced), and wait is for WaitReplicas. In a
-// cluster it needs +cluster|slots and +cluster|shards too, and with WaitReplicas +discard +unsubscribe +punsubscribe
-// +sunsubscribe. A Sentinel's user needs +role, +ping, +sentinel, +subscribe, +unsubscribe and all channels.
+// cluster it needs
+//
+//	+cluster|slots +cluster|shards
+//
+// too, and with WaitReplicas also +discard +unsubscribe +punsubscribe +sunsubscribe. Where a Sentinel has users, its own needs
+//
+//	ACL SETUSER stepward on >password allchannels -@all +role +ping +sentinel +subscribe +unsubscribe +psubscribe +punsubscribe
 package redis
 
 import (

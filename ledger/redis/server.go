@@ -248,6 +248,11 @@ func (s *Store) Stats(ctx context.Context) (ledger.Stats, error) {
 	return ledger.Stats{Entries: max(0, n-int64(s.buckets)), Fence: time.Unix(0, fence)}, nil
 }
 
+func isText(m rueidis.RedisMessage, want string) bool {
+	text, err := m.ToString()
+	return err == nil && text == want
+}
+
 func (s *Store) countKeys(ctx context.Context) (int64, error) {
 	var keys int64
 	masters := 0
@@ -260,7 +265,7 @@ func (s *Store) countKeys(ctx context.Context) (int64, error) {
 			failed = err
 			continue
 		}
-		if kind, _ := role[0].ToString(); kind == "master" {
+		if len(role) > 0 && isText(role[0], "master") {
 			masters++
 			keys += n
 		}

@@ -62,23 +62,36 @@ func (r *rig) use() {
 	}
 }
 
-// acl is what the package's comment says.
-func acl(t *testing.T) []string {
+// acl is what the package's comment says for a user of a server, of a cluster's or of a Sentinel.
+func acl(t *testing.T, kind string) []string {
 	t.Helper()
 	text, err := os.ReadFile("redis.go")
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, after, _ := strings.Cut(string(text), "ACL SETUSER stepward ")
-	rules, _, _ := strings.Cut(after, "\n//\n")
-	return strings.Fields(strings.NewReplacer(">password", ">secret", "//", "").Replace(rules))
+	// Indented comments: the server's rules, what a cluster needs besides, a Sentinel's rules.
+	var blocks []string
+	inside := false
+	for line := range strings.Lines(string(text)) {
+		rules, is := strings.CutPrefix(line, "//\t")
+		if is && !inside {
+			blocks = append(blocks, "")
+		}
+		if inside = is; is {
+			blocks[len(blocks)-1] += strings.NewReplacer(">password", ">secret", "ACL SETUSER stepward", "").Replace(rules)
+		}
+	}
+	if len(blocks) != 3 {
+		t.Fatalf("the package's comment has %d lists, want 3", len(blocks))
+	}
+	return strings.Fields(map[string]string{"redis": blocks[0], "cluster": blocks[0] + blocks[1], "sentinel": blocks[2]}[kind])
 }
 
 func TestAUserWithNoMoreThanItNeeds(t *testing.T) {
 	t.Parallel()
 	server, log := testkit.StartRedis(t), &textLog{}
 	file := write(t, "password", "secret\n")
-	server.Do(append([]string{"ACL", "SETUSER", "stepward"}, acl(t)...)...)
+	server.Do(append([]string{"ACL", "SETUSER", "stepward"}, acl(t, "redis")...)...)
 	replica := follow(t, server)
 	r := newRig(t, redis.Config{
 		URL: "redis://stepward@" + server.Addr + "/2", PasswordFile: file, Timeout: 5 * time.Second, WaitReplicas: 1, WaitTimeout: 2 * time.Second, Log: log.logger(),
