@@ -8,10 +8,13 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -28,27 +31,42 @@ var (
 	stores = []string{"memory", "bolt", "redis", "redis-everysec", "postgres"}
 )
 
+var quiet = slog.New(slog.DiscardHandler)
+
 // openFor opens a store of the given kind whose memory began an hour ago, in a place of its own.
 func openFor(tb testing.TB, kind string, o ledger.Options) ledger.Store {
 	tb.Helper()
-	hourAgo := func() time.Time { return time.Now().Add(-time.Hour) }
-	ctx := context.Background()
-	var s ledger.Store
-	var err error
 	switch kind {
 	case "memory":
 		return openURL(tb, "memory:", o)
 	case "bolt":
 		return openURL(tb, "bolt:"+filepath.Join(tb.TempDir(), "ledger.db"), o)
 	case "redis":
-		server := testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "always")
-		s, err = redis.Open(ctx, redis.Config{URL: "redis://" + server.Addr, Timeout: time.Minute, Now: hourAgo})
+		return openRedis(tb, testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "always"))
 	case "redis-everysec":
-		server := testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "everysec")
-		s, err = redis.Open(ctx, redis.Config{URL: "redis://" + server.Addr, Timeout: time.Minute, Now: hourAgo})
+		return openRedis(tb, testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "everysec"))
 	case "postgres":
-		s, err = postgres.Open(ctx, postgres.Config{URL: testkit.StartPostgres(tb).URL, Timeout: time.Minute, Now: hourAgo})
+		return openPostgres(tb, testkit.StartPostgres(tb))
 	}
+	tb.Fatalf("no store %s", kind)
+	return nil
+}
+
+func hourAgo() time.Time { return time.Now().Add(-time.Hour) }
+
+func openRedis(tb testing.TB, server *testkit.Redis) ledger.Store {
+	tb.Helper()
+	s, err := redis.Open(tb.Context(), redis.Config{URL: "redis://" + server.Addr, Timeout: time.Minute, Now: hourAgo, Log: quiet})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.Close() })
+	return s
+}
+
+func openPostgres(tb testing.TB, server *testkit.Postgres) ledger.Store {
+	tb.Helper()
+	s, err := postgres.Open(tb.Context(), postgres.Config{URL: server.URL, Timeout: time.Minute, Now: hourAgo, Log: quiet})
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -223,33 +241,72 @@ func BenchmarkOpen(b *testing.B) {
 	}
 }
 
-// BenchmarkEntry reports the memory that one live key takes, and the room in the file.
+// BenchmarkEntry reports what one live key takes, in bytes: of Stepward's memory, and of the file or the server.
 func BenchmarkEntry(b *testing.B) {
-	const keys = 1_000_000
-	for _, kind := range local {
-		b.Run(kind, func(b *testing.B) {
+	for _, keys := range []int{1_000_000, 10_000_000} {
+		for _, kind := range local {
+			b.Run(fmt.Sprintf("%s/%d_keys", kind, keys), func(b *testing.B) {
+				skipLong(b, keys)
+				for b.Loop() {
+					before := heap()
+					path := filepath.Join(b.TempDir(), "ledger.db")
+					address := kind + ":"
+					if kind == "bolt" {
+						address += path
+					}
+					s := openURL(b, address, ledger.Options{Capacity: keys})
+					fill(b, s, keys)
+					b.ReportMetric(float64(heap()-before)/float64(keys), "B/key")
+					s.Close()
+					if info, err := os.Stat(path); err == nil {
+						b.ReportMetric(float64(info.Size())/float64(keys), "file-B/key")
+					}
+				}
+			})
+		}
+		b.Run(fmt.Sprintf("redis/%d_keys", keys), func(b *testing.B) {
+			skipLong(b, keys)
 			for b.Loop() {
-				before := heap()
-				s := openFor(b, kind, ledger.Options{Capacity: keys})
+				server := testkit.StartRedis(b, "--appendonly", "no")
+				used := func() float64 {
+					_, after, _ := strings.Cut(server.Do("INFO", "memory"), "used_memory:")
+					n, err := strconv.ParseFloat(strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]), 64)
+					if err != nil {
+						b.Fatal(err)
+					}
+					return n
+				}
+				before := used()
+				s := openRedis(b, server)
 				fill(b, s, keys)
-				b.ReportMetric(float64(heap()-before)/keys, "B/key")
-				s.Close()
+				b.ReportMetric((used()-before)/float64(keys), "B/key")
+			}
+		})
+		b.Run(fmt.Sprintf("postgres/%d_keys", keys), func(b *testing.B) {
+			skipLong(b, keys)
+			if keys > 1_000_000 {
+				b.Skip("an hour of single inserts; the size for each key does not change")
+			}
+			for b.Loop() {
+				server := testkit.StartPostgres(b)
+				s := openPostgres(b, server)
+				const some = 100_000
+				fill(b, s, some)
+				n, err := strconv.ParseFloat(server.Query("SELECT pg_total_relation_size('stepward.spent')"), 64)
+				if err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(n/some, "file-B/key")
 			}
 		})
 	}
-	b.Run("bolt_file", func(b *testing.B) {
-		for b.Loop() {
-			path := filepath.Join(b.TempDir(), "ledger.db")
-			s := openURL(b, "bolt:"+path, ledger.Options{Capacity: keys})
-			fill(b, s, keys)
-			s.Close()
-			info, err := os.Stat(path)
-			if err != nil {
-				b.Fatal(err)
-			}
-			b.ReportMetric(float64(info.Size())/keys, "file-B/key")
-		}
-	})
+}
+
+func skipLong(b *testing.B, keys int) {
+	b.Helper()
+	if keys > 1_000_000 && testing.Short() {
+		b.Skip("takes minutes and 4 GB")
+	}
 }
 
 func heap() uint64 {
