@@ -76,6 +76,23 @@ func (p *program) passFence() {
 	p.w.eventually("the ledger believes fresh tokens", func() bool { return p.do(p.w.export("eve")).Status == http.StatusOK })
 }
 
+// fence is the metric's line.
+func (p *program) fence() string {
+	p.w.t.Helper()
+	res, err := http.Get("http://" + p.admin + "/metrics")
+	if err != nil {
+		p.w.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	for line := range strings.Lines(string(must(io.ReadAll(res.Body)))) {
+		if strings.HasPrefix(line, "stepward_ledger_fence_timestamp_seconds ") {
+			return line
+		}
+	}
+	p.w.t.Fatal("there is no metric of the fence")
+	return ""
+}
+
 // Two Stepwards share a ledger and 64 requests share a token: the backend sees one, a hundred times over.
 func TestAFleetSpendsATokenOnce(t *testing.T) {
 	for _, name := range []string{"redis", "postgres"} {
@@ -262,8 +279,11 @@ func TestWhenRedisFails(t *testing.T) {
 
 	replica := testkit.StartRedis(t)
 	host, port, _ := strings.Cut(redis.Addr, ":")
+	fence := p.fence()
 	replica.Do("REPLICAOF", host, port)
 	w.eventually("the replica follows", func() bool { return strings.Contains(replica.Do("INFO", "replication"), "master_link_status:up") })
+	w.eventually("a first replica begins another epoch", func() bool { return p.fence() != fence })
+	p.passFence()
 	replica.Do("REPLICAOF", "NO", "ONE") // it misses what comes now
 	spent = spend()
 	wire.Lead("tcp", replica.Addr)
