@@ -573,7 +573,7 @@ func TestValuesThatJSONDoesNotHave(t *testing.T) {
 
 func TestTheShippedPolicyReadsLittle(t *testing.T) {
 	got := fmt.Sprint(shippedSnapshot(t, policy.Config{}).Reads())
-	if want := "[[operation] [environment id] [session scope] [request body allowNewMFALinking] [request body businessAccountId] "+
+	if want := "[[operation] [environment id] [session scope] [request body allowNewMFALinking] [request body businessAccountId] " +
 		"[request body jwt] [request body requestedScopes]]"; got != want {
 		t.Errorf("reads %s, want %s: every further one makes the cache answer less often", got, want)
 	}

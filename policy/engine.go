@@ -1,3 +1,5 @@
+//go:generate go test -run ^TestTheCoverageTableIsFresh$ . -args -update
+
 // Package policy evaluates the operator's Rego and returns typed requirements. It is the only importer of OPA.
 //
 // Routes, compiled query, data and revision are swapped as one immutable Snapshot behind one atomic pointer. A snapshot is

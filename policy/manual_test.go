@@ -42,6 +42,16 @@ func shippedFiles(t *testing.T) fstest.MapFS {
 	return fsys
 }
 
+// withEnvironments is the shipped policy with other environments.
+func withEnvironments(t *testing.T, environments string) fstest.MapFS {
+	t.Helper()
+	fsys := shippedFiles(t)
+	before, rest, _ := strings.Cut(string(fsys["data.yaml"].Data), "\nenvironments:\n")
+	_, after, _ := strings.Cut(rest, "\noperations:\n")
+	fsys["data.yaml"].Data = []byte(before + "\n" + environments + "\noperations:\n" + after)
+	return fsys
+}
+
 // asked is what a policy requires for a request by somebody who is signed in.
 func asked(t *testing.T, s *policy.Snapshot, environment, method, path string) *policy.Requirement {
 	t.Helper()
@@ -55,15 +65,11 @@ func asked(t *testing.T, s *policy.Snapshot, environment, method, path string) *
 // What the manual shows works as pasted.
 func TestTheManual(t *testing.T) {
 	yaml, rules := snippets(t, "yaml"), snippets(t, "rego")
-	if len(yaml) != 4 || len(rules) != 2 {
-		t.Fatalf("%d snippets of YAML and %d of Rego, want 4 and 2", len(yaml), len(rules))
+	if len(yaml) != 5 || len(rules) != 2 {
+		t.Fatalf("%d snippets of YAML and %d of Rego, want 5 and 2", len(yaml), len(rules))
 	}
 	t.Run("environments", func(t *testing.T) {
-		fsys := shippedFiles(t)
-		before, rest, _ := strings.Cut(string(fsys["data.yaml"].Data), "\nenvironments:\n")
-		_, after, _ := strings.Cut(rest, "\noperations:\n")
-		fsys["data.yaml"].Data = []byte(before + "\n" + yaml[1] + "\noperations:\n" + after)
-		s := load(t, fsys)
+		s := load(t, withEnvironments(t, yaml[1]))
 		sign := "/api/v0/sdk/e/waas/w/signMessage"
 		if q := asked(t, s, "3f0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b11", "POST", sign); len(q.Scopes) != 1 || q.MaxAge != 2*time.Minute {
 			t.Errorf("signing there: %+v", q)
@@ -72,10 +78,31 @@ func TestTheManual(t *testing.T) {
 			t.Errorf("signing elsewhere: %+v", q)
 		}
 	})
+	t.Run("what Dynamic leaves open", func(t *testing.T) {
+		s := load(t, withEnvironments(t, yaml[2]))
+		for path, scope := range map[string]string{
+			"DELETE /deviceRegistrations": "credential:unlink", "PATCH /waas/w/policy-layer": "wallet:sign", "POST /users/merge": "",
+			"POST /waas/w/transactions/broadcast": "",
+		} {
+			method, path, _ := strings.Cut(path, " ")
+			q := asked(t, s, "e", method, "/api/v0/sdk/e"+path)
+			if got := scopesOf(q); got != scope {
+				t.Errorf("%s %s: %q, want %q", method, path, got, scope)
+			}
+		}
+		for scope, operation := range map[string]string{"wallet:sign": "stepup.verify", "credential:unlink": "stepup.verify", "wallet:export": "stepup.refused"} {
+			var m policy.Match
+			s.Match("POST", "/api/v0/sdk/e/users/mfa/auth/totp", &m)
+			in := &policy.Input{Match: &m, Method: "POST", Environment: "3f0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b11", Body: map[string]any{"requestedScopes": []any{scope}}}
+			if q := require(t, s, in); q.Operation != operation {
+				t.Errorf("asking for %s there: %s, want %s", scope, q.Operation, operation)
+			}
+		}
+	})
 	t.Run("a route", func(t *testing.T) {
 		fsys := shippedFiles(t)
 		text := string(fsys["data.yaml"].Data)
-		operations, routes, _ := strings.Cut(yaml[2], "routes:\n")
+		operations, routes, _ := strings.Cut(yaml[3], "routes:\n")
 		operations = strings.TrimPrefix(operations, "operations:\n")
 		text = strings.Replace(text, "\noperations:\n", "\noperations:\n"+operations, 1)
 		text = strings.Replace(text, "\nroutes:\n", "\nroutes:\n  \"/{rest...}\": {operation: public}\n"+routes, 1)
@@ -89,7 +116,7 @@ func TestTheManual(t *testing.T) {
 		}
 	})
 	t.Run("a whole policy", func(t *testing.T) {
-		s := load(t, files(rules[0], yaml[3]))
+		s := load(t, files(rules[0], yaml[4]))
 		if q := asked(t, s, "", "POST", "/treasury/a/payments"); len(q.Scopes) != 1 || !q.Session {
 			t.Errorf("a payment: %+v", q)
 		}
@@ -105,4 +132,22 @@ func TestTheManual(t *testing.T) {
 			t.Errorf("report %+v, error %v", report, err)
 		}
 	})
+}
+
+// The manual names every demand that an environment can switch on or off, and no others.
+func TestTheManualNamesEveryOption(t *testing.T) {
+	text, err := os.ReadFile("../docs/writing-policy.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, after, _ := strings.Cut(string(text), "**Close what Dynamic leaves open.**")
+	options, _, _ := strings.Cut(after, "**Narrow what a step-up may ask for.**")
+	operations, _ := shippedSnapshot(t, policy.Config{}).Plain()["operations"].(map[string]any)
+	for name, plain := range operations {
+		o, _ := plain.(map[string]any)
+		optional := o["scopes"] != nil && o["always"] == nil && o["mfa_action"] == nil || o["by_default"] != nil
+		if strings.Contains(options, "`"+name+"`") != optional {
+			t.Errorf("%s: that it is in the manual's options is %v", name, !optional)
+		}
+	}
 }
