@@ -15,11 +15,11 @@ func ReadReply(text []byte) (int, error) {
 }
 
 // OpenAt is Open on a machine whose real clock shows something else.
-func OpenAt(ctx context.Context, c Config, real func() time.Time) (*Store, error) {
+func OpenAt(ctx context.Context, c Config, clock func() time.Time) (*Store, error) {
 	s, err := newStore(c)
 	if err != nil {
 		return nil, err
 	}
-	s.real = real
+	s.real = clock
 	return s.open(ctx)
 }
