@@ -441,6 +441,46 @@ func TestACatchAllDoesNotOpenTheAdministrationAPI(t *testing.T) {
 	}
 }
 
+// What is lost or misspelt in a copy of the data is a problem at load, or refuses.
+func TestLostDataOpensNothing(t *testing.T) {
+	for _, c := range []struct{ name, old, new, want string }{
+		{"the lists by another name", "\nrequested_scopes:", "\nrequested_scope:", "requested_scopes: is missing beside by_body"},
+		{"the list of refused scopes", `, refuse: ["console:*"]`, "", "requested_scopes.refuse: is missing"},
+		{"what the body decides", "\nby_body:", "\nby_bodies:", `add "credential.verify" to operations`},
+		{"the other role", "{otherwise: credential.link, ", "{", `by_body["credential.verify"]: has no otherwise`},
+		{"a body that is not shown", "auth/totp\": {operation: stepup.request, read_body: 65536}", "auth/totp\": {operation: stepup.request}", "does not show the body that decides stepup.request"},
+		{"all operations", "\noperations:", "\nactions:", "requirement.operation: want a name"},
+		{"scopes of a demand", "credential.link: {scopes: [\"credential:link\"], ", "credential.link: {", `operations["credential.link"].token: is not right; write scopes beside token`},
+		{"the lifetime of a demand", "token: time_bound, max_age: 600, by_default: true}", "token: time_bound, by_default: true}", "requirement.operation: want a name"},
+		{"a default by another name", "by_default: true", "by_defaults: true", ".by_defaults: is not a member of an operation"},
+		{"the code of a denial", "{code: admin_route, ", "{cod: admin_route, ", `operations["admin"].deny.cod`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			fsys := shippedFiles(t)
+			text := string(fsys["data.yaml"].Data)
+			changed := strings.Replace(text, c.old, c.new, 1)
+			if changed == text {
+				t.Fatalf("the data has no %q", c.old)
+			}
+			fsys["data.yaml"].Data = []byte(changed)
+			if got := strings.Join(problems(t, fsys), "\n"); !strings.Contains(got, c.want) {
+				t.Errorf("got:\n%s\nwant a problem that says %q", got, c.want)
+			}
+		})
+	}
+	t.Run("the operation of a refusal", func(t *testing.T) {
+		fsys := shippedFiles(t)
+		fsys["data.yaml"].Data = bytes.Replace(fsys["data.yaml"].Data, []byte("  stepup.refused:"), []byte("  stepup.refuse:"), 1)
+		s := load(t, fsys)
+		var m policy.Match
+		s.Match("POST", "/api/v0/sdk/e/users/mfa/auth/totp", &m)
+		in := &policy.Input{Match: &m, Method: "POST", Body: map[string]any{"requestedScopes": []any{"console:mfa:reset"}}}
+		if q, err := s.Require(t.Context(), in); err == nil {
+			t.Errorf("asking for a console scope needs %+v", q)
+		}
+	})
+}
+
 const coverageHead = `<!-- Generated from rego/data.yaml and policy/testdata by go generate ./policy. Do not edit. -->
 # What the shipped policy asks of Dynamic's API
 
