@@ -46,7 +46,7 @@ func inspect(handle *os.File, now time.Time) (FileReport, contents, error) {
 	if err != nil {
 		return FileReport{}, c, err
 	}
-	r := FileReport{Bytes: info.Size(), Records: int64(c.about.records), Live: int64(c.index.len())}
+	r := FileReport{Bytes: info.Size(), Records: c.about.records, Live: int64(c.index.len())}
 	if c.begun {
 		r.Began = time.Unix(0, c.about.began)
 	}

@@ -99,7 +99,7 @@ func ledgerStats(ctx context.Context, c *call, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }() // nothing of it is used afterwards
 	st, err := store.Stats(ctx)
 	if err != nil {
 		return err
@@ -142,7 +142,7 @@ func ledgerVerify(ctx context.Context, c *call, cfg *config.Config) error {
 	if err != nil {
 		return err
 	}
-	defer store.Close()
+	defer func() { _ = store.Close() }() // nothing of it is used afterwards
 	if err := rehearse(ctx, store); err != nil {
 		return err
 	}
