@@ -109,7 +109,7 @@ func elevated(change func(*token.Claims)) *token.Claims {
 
 // shipped is the shipped policy, loaded once.
 var shipped = sync.OnceValues(func() (*policy.Engine, error) {
-	return policy.New(context.Background(), policy.Config{FS: rego.FS})
+	return policy.New(context.Background(), policy.Config{FS: rego.FS, EvalTimeout: time.Minute}) // for machines that are busy
 })
 
 type fixture struct {
@@ -187,7 +187,7 @@ func withEnvironments(t *testing.T, yaml string) func(*gate.Config) {
 	before, rest, _ := strings.Cut(string(files["data.yaml"].Data), "environments:\n")
 	_, after, _ := strings.Cut(rest, "# What each operation needs")
 	files["data.yaml"].Data = []byte(before + "environments:\n" + yaml + "\n#" + after)
-	engine, err := policy.New(context.Background(), policy.Config{FS: files})
+	engine, err := policy.New(context.Background(), policy.Config{FS: files, EvalTimeout: time.Minute})
 	if err != nil {
 		t.Fatal(err)
 	}
