@@ -103,7 +103,7 @@ func (b *Bolt) Reserve(ctx context.Context, c Claim) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
-	batch, place, err := b.join(c, nanos(b.now()))
+	batch, place, err := b.join(c, Nanos(b.now()))
 	if err != nil {
 		return err
 	}
@@ -117,7 +117,7 @@ func (b *Bolt) Reserve(ctx context.Context, c Claim) error {
 
 // join decides about c in memory and, where it is granted, puts it into the next batch.
 func (b *Bolt) join(c Claim, now int64) (*batch, int, error) {
-	until := nanos(c.Until)
+	until := Nanos(c.Until)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refused != nil {
@@ -167,7 +167,7 @@ func (b *Bolt) withdraw(ctx context.Context, batch *batch, place int) error {
 // Commit implements Store. It reaches the disk with the next batch and waits for nothing: were it lost, the key would
 // still be reserved.
 func (b *Bolt) Commit(_ context.Context, k Key, o Owner) error {
-	now := nanos(b.now())
+	now := Nanos(b.now())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refused != nil {
@@ -187,7 +187,7 @@ func (b *Bolt) Commit(_ context.Context, k Key, o Owner) error {
 // Release implements Store. Like Commit it waits for nothing: were it lost, the key would stay spent. A later Reserve of
 // the key stands behind it in the same batch or in a later one.
 func (b *Bolt) Release(_ context.Context, k Key, o Owner) error {
-	now := nanos(b.now())
+	now := Nanos(b.now())
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.refused != nil {
@@ -204,7 +204,7 @@ func (b *Bolt) Release(_ context.Context, k Key, o Owner) error {
 
 // Stats implements Store. Its error says why a broken store takes nothing more.
 func (b *Bolt) Stats(context.Context) (Stats, error) {
-	now := nanos(b.now())
+	now := Nanos(b.now())
 	b.expire(now)
 	b.mu.Lock()
 	defer b.mu.Unlock()

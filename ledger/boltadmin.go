@@ -42,7 +42,7 @@ func inspect(handle *os.File, now time.Time) (FileReport, contents, error) {
 	if err != nil {
 		return FileReport{}, contents{}, err
 	}
-	c, err := readLedger(handle, info.Size(), nanos(now))
+	c, err := readLedger(handle, info.Size(), Nanos(now))
 	if err != nil {
 		return FileReport{}, c, err
 	}

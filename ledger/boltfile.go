@@ -108,7 +108,7 @@ func (f *boltFile) due(now int64) (due bool, err error) {
 
 // begin makes a file that holds nothing a ledger whose memory begins now.
 func (f *boltFile) begin(now time.Time) error {
-	f.about = about{began: nanos(now), forgotten: math.MinInt64}
+	f.about = about{began: Nanos(now), forgotten: math.MinInt64}
 	return f.update(func(tx *bbolt.Tx) error {
 		if _, err := tx.CreateBucket(spentBucket); err != nil {
 			return err

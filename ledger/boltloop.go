@@ -13,7 +13,7 @@ func (b *Bolt) sweep() {
 	for {
 		select {
 		case <-tick.C:
-			b.expire(nanos(b.now()))
+			b.expire(Nanos(b.now()))
 		case <-b.stop:
 			return
 		}
@@ -59,7 +59,7 @@ func (b *Bolt) begin(waitedFor bool) *batch {
 // finish writes a batch and answers it.
 func (b *Bolt) finish(batch *batch) {
 	// Twice as many expired records go as new ones come, so the sweep keeps up without commits of its own.
-	if err := b.file.write(batch.ops, nanos(b.now()), 16+2*len(batch.ops)); err != nil {
+	if err := b.file.write(batch.ops, Nanos(b.now()), 16+2*len(batch.ops)); err != nil {
 		b.breakDown(err)
 		batch.err = fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
@@ -71,7 +71,7 @@ const tidyChunk = 1024
 
 // tidy does what no request waits for: bookkeeping, expired records, and a look at whether the file is still in its place.
 func (b *Bolt) tidy() {
-	now := nanos(b.now())
+	now := Nanos(b.now())
 	if b.isBroken() {
 		return
 	}

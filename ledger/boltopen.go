@@ -98,7 +98,7 @@ func adopt(path string, handle *os.File, now time.Time) (f *boltFile, c contents
 	if err != nil {
 		return nil, c, err
 	}
-	if c, err = readLedger(handle, info.Size(), nanos(now)); err != nil {
+	if c, err = readLedger(handle, info.Size(), Nanos(now)); err != nil {
 		return nil, c, err
 	}
 	defer faultsAsPanics()()

@@ -88,7 +88,7 @@ type Entry struct {
 
 // ReadFile reads a ledger file's live keys; nil where no ledger was begun in it.
 func ReadFile(data []byte, now time.Time) (map[Key]Entry, error) {
-	c, err := readLedger(bytes.NewReader(data), int64(len(data)), nanos(now))
+	c, err := readLedger(bytes.NewReader(data), int64(len(data)), Nanos(now))
 	if err != nil || !c.begun {
 		return nil, err
 	}

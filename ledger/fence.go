@@ -15,9 +15,9 @@ type fence struct {
 // Claims without a time of issue are remembered for at most remember: after that a store that had not forgotten would
 // take them too. A remember of zero is for ever.
 func newFence(began time.Time, leeway, remember time.Duration) fence {
-	f := fence{before: nanos(began.Add(leeway)), lifts: math.MaxInt64}
+	f := fence{before: Nanos(began.Add(leeway)), lifts: math.MaxInt64}
 	if remember > 0 {
-		f.lifts = nanos(began.Add(leeway).Add(remember))
+		f.lifts = Nanos(began.Add(leeway).Add(remember))
 	}
 	return f
 }
@@ -26,5 +26,5 @@ func (f fence) refuses(issued time.Time, now int64) bool {
 	if issued.IsZero() {
 		return now < f.lifts
 	}
-	return nanos(issued) < f.before
+	return Nanos(issued) < f.before
 }

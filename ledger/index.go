@@ -170,9 +170,9 @@ func (x *index) unqueue(i uint32) {
 	}
 }
 
-// nanos is t in nanoseconds since 1970. Times beyond the years 1678 to 2262 become the nearest one, since an overflowing
+// Nanos is t in nanoseconds since 1970. Times beyond the years 1678 to 2262 become the nearest one, since an overflowing
 // exp would otherwise be a key that is forgotten at once.
-func nanos(t time.Time) int64 {
+func Nanos(t time.Time) int64 {
 	switch s := t.Unix(); {
 	case s >= math.MaxInt64/int64(time.Second):
 		return math.MaxInt64

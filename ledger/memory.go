@@ -72,7 +72,7 @@ func (m *Memory) Reserve(ctx context.Context, c Claim) error {
 	if m.closed.Load() {
 		return fmt.Errorf("%w: %w", ErrUnavailable, errClosed)
 	}
-	now := nanos(m.now())
+	now := Nanos(m.now())
 	err := m.reserve(c, now)
 	for room := true; room && errors.Is(err, ErrFull); {
 		// Others may take the room first, or have made it: only a try after nothing more had expired is an answer.
@@ -83,7 +83,7 @@ func (m *Memory) Reserve(ctx context.Context, c Claim) error {
 }
 
 func (m *Memory) reserve(c Claim, now int64) error {
-	until := nanos(c.Until)
+	until := Nanos(c.Until)
 	s := m.shard(c.Key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -122,7 +122,7 @@ func (m *Memory) Commit(_ context.Context, k Key, o Owner) error {
 	if m.closed.Load() {
 		return fmt.Errorf("%w: %w", ErrUnavailable, errClosed)
 	}
-	now := nanos(m.now())
+	now := Nanos(m.now())
 	s := m.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -139,7 +139,7 @@ func (m *Memory) Release(_ context.Context, k Key, o Owner) error {
 	if m.closed.Load() {
 		return fmt.Errorf("%w: %w", ErrUnavailable, errClosed)
 	}
-	now := nanos(m.now())
+	now := Nanos(m.now())
 	s := m.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -157,7 +157,7 @@ func (m *Memory) Stats(context.Context) (Stats, error) {
 	if m.closed.Load() {
 		return Stats{}, fmt.Errorf("%w: %w", ErrUnavailable, errClosed)
 	}
-	now := nanos(m.now())
+	now := Nanos(m.now())
 	for i := range m.shards {
 		m.expire(&m.shards[i], now)
 	}
@@ -185,7 +185,7 @@ func (m *Memory) sweep() {
 			return
 		case <-tick.C:
 		}
-		now := nanos(m.now())
+		now := Nanos(m.now())
 		for i := range m.shards {
 			m.expire(&m.shards[i], now)
 		}

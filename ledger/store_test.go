@@ -1,7 +1,6 @@
 package ledger_test
 
 import (
-	"encoding/binary"
 	"path/filepath"
 	"testing"
 
@@ -54,13 +53,4 @@ func open(t *testing.T, url string, o ledger.Options) ledger.Store {
 	return s
 }
 
-// numbered is a key that looks as random as a hash.
-func numbered(n uint64) (k ledger.Key) {
-	for i := range 4 {
-		n += 0x9e3779b97f4a7c15
-		z := (n ^ n>>30) * 0xbf58476d1ce4e5b9
-		z = (z ^ z>>27) * 0x94d049bb133111eb
-		binary.LittleEndian.PutUint64(k[8*i:], z^z>>31)
-	}
-	return k
-}
+var numbered = ledgertest.Numbered

@@ -6,7 +6,6 @@ package ledger_test
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"log/slog"
 	"os"
@@ -22,6 +21,7 @@ import (
 
 	"github.com/stepward/stepward/internal/testkit"
 	"github.com/stepward/stepward/ledger"
+	"github.com/stepward/stepward/ledger/ledgertest"
 	"github.com/stepward/stepward/ledger/postgres"
 	"github.com/stepward/stepward/ledger/redis"
 )
@@ -96,16 +96,7 @@ func openURL(tb testing.TB, url string, o ledger.Options) ledger.Store {
 	return s
 }
 
-// numbered is a key that looks as random as a hash.
-func numbered(n uint64) (k ledger.Key) {
-	for i := range 4 {
-		n += 0x9e3779b97f4a7c15
-		z := (n ^ n>>30) * 0xbf58476d1ce4e5b9
-		z = (z ^ z>>27) * 0x94d049bb133111eb
-		binary.LittleEndian.PutUint64(k[8*i:], z^z>>31)
-	}
-	return k
-}
+var numbered = ledgertest.Numbered
 
 // BenchmarkReserve spends tokens that expire at a second within the next five minutes, and commits each.
 func BenchmarkReserve(b *testing.B) {

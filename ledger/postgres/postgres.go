@@ -137,7 +137,7 @@ func (s *Store) Reserve(ctx context.Context, c ledger.Claim) error {
 		return err
 	}
 	nonce := rand.Int64() //nolint:gosec // It only tells attempts of one owner apart.
-	a := attempt{Claim: c, now: nanos(s.now()), until: nanos(c.Until), nonce: nonce}
+	a := attempt{Claim: c, now: ledger.Nanos(s.now()), until: ledger.Nanos(c.Until), nonce: nonce}
 	if a.until <= a.now {
 		return ledger.ErrFenced
 	}
@@ -188,7 +188,7 @@ func (a attempt) issued() *int64 {
 	if a.IssuedAt.IsZero() {
 		return nil
 	}
-	n := nanos(a.IssuedAt)
+	n := ledger.Nanos(a.IssuedAt)
 	return &n
 }
 
@@ -299,7 +299,7 @@ func (s *Store) settle(ctx context.Context, statement string, k ledger.Key, o le
 		return fmt.Errorf("%w: no connection: %s", ledger.ErrUnavailable, explain(err))
 	}
 	defer giveBack(c)
-	done, err := c.Exec(ctx, statement, k[:], o[:], nanos(s.now()))
+	done, err := c.Exec(ctx, statement, k[:], o[:], ledger.Nanos(s.now()))
 	switch {
 	case errors.Is(failure(err), errUnclear):
 		return fmt.Errorf("%w: %w", ledger.ErrUnknown, failure(err))
@@ -320,7 +320,7 @@ func (s *Store) Stats(ctx context.Context) (ledger.Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	var entries, before int64
-	if err := s.pool.QueryRow(ctx, s.sql.stats, nanos(s.now())).Scan(&entries, &before); err != nil {
+	if err := s.pool.QueryRow(ctx, s.sql.stats, ledger.Nanos(s.now())).Scan(&entries, &before); err != nil {
 		return ledger.Stats{}, fmt.Errorf("%w: %s", ledger.ErrUnavailable, explain(err))
 	}
 	return ledger.Stats{Entries: entries, Fence: time.Unix(0, before)}, nil
@@ -347,18 +347,6 @@ func (s *Store) usable(ctx context.Context) error {
 		return fmt.Errorf("%w: %w", ledger.ErrUnavailable, errClosed)
 	}
 	return nil
-}
-
-// nanos is t in nanoseconds since 1970. Times beyond the years 1678 to 2262 become the nearest one, since an overflowing
-// exp would otherwise be a key that is forgotten at once.
-func nanos(t time.Time) int64 {
-	switch s := t.Unix(); {
-	case s >= math.MaxInt64/int64(time.Second):
-		return math.MaxInt64
-	case s <= math.MinInt64/int64(time.Second):
-		return math.MinInt64
-	}
-	return t.UnixNano()
 }
 
 // limiter lets a message through once a minute.

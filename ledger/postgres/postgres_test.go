@@ -18,6 +18,8 @@ import (
 	"github.com/stepward/stepward/ledger/postgres"
 )
 
+var numbered = ledgertest.Numbered
+
 var schemas atomic.Int64
 
 func newSchema() string { return fmt.Sprintf("ledger_%d_%d", os.Getpid(), schemas.Add(1)) }

@@ -163,9 +163,9 @@ func (s *Store) begin(ctx context.Context, c *pgx.Conn) error {
 func (s *Store) fence() (before, lifts int64) {
 	began := s.now().Add(s.leeway)
 	if s.keep > 0 {
-		return nanos(began), nanos(began.Add(s.keep))
+		return ledger.Nanos(began), ledger.Nanos(began.Add(s.keep))
 	}
-	return nanos(began), math.MaxInt64
+	return ledger.Nanos(began), math.MaxInt64
 }
 
 // outcome is what the statements say.

@@ -5,6 +5,8 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"github.com/stepward/stepward/ledger"
 )
 
 const (
@@ -64,7 +66,7 @@ func (s *Store) sweepOnce(ctx context.Context) (int64, error) {
 func (s *Store) turn(ctx context.Context) (before int64, mine bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, sweepTimeout)
 	defer cancel()
-	rows, err := s.pool.Query(ctx, s.sql.turn, nanos(s.now()))
+	rows, err := s.pool.Query(ctx, s.sql.turn, ledger.Nanos(s.now()))
 	if err != nil {
 		return 0, false, err
 	}

@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/stepward/stepward/ledger"
 )
 
 // epoch is the key without an end that says which server's memory this is and where it begins. text is compared on the server
@@ -23,7 +25,7 @@ func (e *epoch) refuses(issued time.Time, now int64) bool {
 	if issued.IsZero() {
 		return now < e.lifts
 	}
-	return nanos(issued) < e.before
+	return ledger.Nanos(issued) < e.before
 }
 
 const (
@@ -67,7 +69,7 @@ func (s *Store) renewArgs() []string {
 	before := s.now().Add(s.leeway)
 	lifts := never
 	if s.remember > 0 {
-		lifts = toMillis(nanos(before.Add(s.remember)))
+		lifts = toMillis(ledger.Nanos(before.Add(s.remember)))
 	}
 	mode := ""
 	if s.address.mode == cluster {
@@ -75,7 +77,7 @@ func (s *Store) renewArgs() []string {
 	}
 	decimal := func(n int64) string { return strconv.FormatInt(n, 10) }
 	return []string{
-		hex.EncodeToString(nonce[:]), decimal(toMillis(max(0, nanos(before)))), decimal(lifts),
+		hex.EncodeToString(nonce[:]), decimal(toMillis(max(0, ledger.Nanos(before)))), decimal(lifts),
 		// Not s.now, which a test moves: the server's clock is a real one.
 		decimal(s.leeway.Milliseconds()), decimal(s.real().UnixMilli()), mode,
 	}
@@ -106,15 +108,4 @@ func parseRenewed(text string, fresh int64, seconds, micros string) (renewed, er
 		return renewed{}, errors.New("the server's time is none")
 	}
 	return renewed{e, fresh, time.Unix(s, us*1000)}, nil
-}
-
-// nanos is t in nanoseconds since 1970; times before 1678 and after 2262 become the nearest, as in ledger.
-func nanos(t time.Time) int64 {
-	switch s := t.Unix(); {
-	case s >= math.MaxInt64/int64(time.Second):
-		return math.MaxInt64
-	case s <= math.MinInt64/int64(time.Second):
-		return math.MinInt64
-	}
-	return t.UnixNano()
 }

@@ -248,7 +248,7 @@ func (s *Store) Reserve(ctx context.Context, c ledger.Claim) error {
 	if unfit := s.unfit.Load(); unfit != nil {
 		return unavailable(*unfit)
 	}
-	now, until := max(0, nanos(s.now())), nanos(c.Until)
+	now, until := max(0, ledger.Nanos(s.now())), ledger.Nanos(c.Until)
 	if until <= now {
 		return ledger.ErrFenced
 	}
@@ -373,7 +373,7 @@ func (s *Store) settle(ctx context.Context, sc script, k ledger.Key, o ledger.Ow
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
 	keys := []string{s.recordKey(s.bucketOf(k), k)}
-	said, err := s.run(ctx, sc, keys, []string{string(o[:]), digits(max(0, nanos(s.now())))}, string(o[:]))
+	said, err := s.run(ctx, sc, keys, []string{string(o[:]), digits(max(0, ledger.Nanos(s.now())))}, string(o[:]))
 	switch {
 	case err != nil:
 		return refuse(err, false)
