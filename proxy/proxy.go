@@ -196,14 +196,15 @@ func (p *Proxy) forward(w http.ResponseWriter, r *http.Request, x *exchange) {
 			GotConn: func(httptrace.GotConnInfo) { x.gotConn.Store(true) },
 		})
 	}
-	if r.ContentLength < 0 {
-		// Over HTTP/1 net/http reads a body to its end before it lets an answer begin, and a stream that waits for its answer
-		// has none. HTTP/2, which cannot do this, need not.
+	if r.ContentLength != 0 {
+		// Over HTTP/1 net/http reads a body to its end before it lets an answer begin. A stream that waits for its answer has
+		// none, and what is read there of a body that is still being sent is missing at the backend, which cuts the answer.
+		// HTTP/2, which cannot do this, need not.
 		_ = http.NewResponseController(w).EnableFullDuplex()
 	}
 	defer x.answer.stop()
 	way.ServeHTTP(w, r.WithContext(ctx))
-	if r.ContentLength < 0 && !x.body.ended.Load() {
+	if r.ContentLength != 0 && !x.body.ended.Load() {
 		// What is left of the body is for net/http to drain, which it does here: after the handler it would begin to read in the
 		// background behind it, and panic (golang/go#68560). The answer must not wait for that.
 		_ = http.NewResponseController(w).Flush()

@@ -189,20 +189,28 @@ func eagerBackend(t *testing.T, answer string, more func(io.Writer)) (address st
 func TestTheRestOfABodyIsNoRequest(t *testing.T) {
 	w := newWorld(t)
 	w.start("upstream: http://" + eagerBackend(t, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", func(io.Writer) {}))
-	conn := must(net.Dial("tcp", w.service.Addr().String()))
-	defer conn.Close()
 	hidden := strings.Repeat("GET "+w.issuer.Prefix()+"/healthcheck HTTP/1.1\r\nHost: x\r\n\r\n", 5000)
-	fmt.Fprintf(conn, "POST %s/connect HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n", w.issuer.Prefix(), len(hidden)+1)
-	answers := bufio.NewReader(conn)
-	res, err := http.ReadResponse(answers, nil)
-	if err != nil || res.StatusCode != http.StatusOK {
-		t.Fatalf("got %v, %v", res, err)
-	}
-	_, _ = io.ReadAll(res.Body)
-	_, _ = io.WriteString(conn, hidden) // the connection may be closed by now
-	_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
-	if rest, _ := io.ReadAll(answers); strings.Contains(string(rest), "HTTP/1.1") {
-		t.Errorf("the rest of the body was answered: %.200s", rest)
+	for framing, head := range map[string]string{
+		"chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n", len(hidden)+1),
+		"length":  fmt.Sprintf("Content-Length: %d\r\n\r\n", len(hidden)+1),
+	} {
+		t.Run(framing, func(t *testing.T) {
+			conn := must(net.Dial("tcp", w.service.Addr().String()))
+			defer conn.Close()
+			fmt.Fprintf(conn, "POST %s/connect HTTP/1.1\r\nHost: x\r\n%s", w.issuer.Prefix(), head)
+			answers := bufio.NewReader(conn)
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			res, err := http.ReadResponse(answers, nil)
+			if err != nil || res.StatusCode != http.StatusOK {
+				t.Fatalf("got %v, %v", res, err)
+			}
+			_, _ = io.ReadAll(res.Body)
+			_, _ = io.WriteString(conn, hidden) // the connection may be closed by now
+			_ = conn.SetReadDeadline(time.Now().Add(2 * time.Second))
+			if rest, _ := io.ReadAll(answers); strings.Contains(string(rest), "HTTP/1.1") {
+				t.Errorf("the rest of the body was answered: %.200s", rest)
+			}
+		})
 	}
 }
 
