@@ -28,6 +28,7 @@ type data struct {
 	written      map[*Route]written
 	headers      []headerName // input_headers, sorted
 	environments map[string]Environment
+	imitable     map[string]bool // the folded ids of environments: every request of an unlisted one is compared with all
 	operations   map[string]bool // nil when the policy keeps none in its data
 	byBody       map[string]bool // route operations that the body decides
 	scopes       []writtenScope
@@ -69,7 +70,7 @@ func (d *data) problem(r *Route, message, remedy string) Problem {
 // finding more of them only.
 func loadData(file string, text []byte) (*data, Problems) {
 	l := &dataLoader{out: &data{
-		file: file, all: map[string]any{}, written: map[*Route]written{}, environments: map[string]Environment{},
+		file: file, all: map[string]any{}, written: map[*Route]written{}, environments: map[string]Environment{}, imitable: map[string]bool{},
 	}}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, second yaml.Node

@@ -191,15 +191,8 @@ func (s *Snapshot) ImitatesEnvironment(id string) bool {
 	if s == nil {
 		return false
 	}
-	if _, listed := s.data.environments[id]; listed {
-		return false
-	}
-	for listed := range s.data.environments {
-		if strings.EqualFold(listed, id) {
-			return true
-		}
-	}
-	return false
+	_, listed := s.data.environments[id]
+	return !listed && s.data.imitable[foldID(id)]
 }
 
 // Shadowed lists the environments that only rehearse, sorted.

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -174,7 +175,17 @@ func (l *dataLoader) environment(k, v *yaml.Node, e Environment) {
 	for mk, mv := range pairs(v) {
 		l.environmentMember(&e, mk, mv, below(field, mk.Value))
 	}
-	l.out.environments[k.Value] = e
+	l.out.environments[k.Value], l.out.imitable[foldID(k.Value)] = e, true
+}
+
+// foldID is equal for ids that strings.EqualFold calls equal. It allocates nothing for what is ASCII in lower case.
+func foldID(id string) string {
+	for i := range len(id) {
+		if id[i] >= utf8.RuneSelf {
+			return strings.ToLower(strings.ToUpper(id)) // lower case alone leaves U+017F and U+212A as they are
+		}
+	}
+	return strings.ToLower(id)
 }
 
 // environmentMember checks the members that Go reads or that the shipped rules know.

@@ -168,3 +168,14 @@ func TestMatchingAllocatesNothing(t *testing.T) {
 		t.Errorf("%v allocations, route %v", n, m.Route)
 	}
 }
+
+func TestEnvironmentsThatImitateAListedOne(t *testing.T) {
+	s := load(t, files(anyRule, withRoutes("GET /a")+"environments: {default: {mode: enforce}, Kiosk-1: {}, kiosk-1: {}, plain: {}}\n"))
+	for id, want := range map[string]bool{
+		"plain": false, "PLAIN": true, "Plain": true, "Kiosk-1": false, "kiosk-1": false, "KIOSK-1": true, "\u212aiosk-1": true, "other": false, "": false,
+	} {
+		if got := s.ImitatesEnvironment(id); got != want {
+			t.Errorf("%q: got %t, want %t", id, got, want)
+		}
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"strings"
 
 	"github.com/stepward/stepward/config"
+	"github.com/stepward/stepward/ledger/postgres"
+	"github.com/stepward/stepward/ledger/redis"
 	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/rego"
 )
@@ -28,6 +30,9 @@ func checkVerb(ctx context.Context, c *call) error {
 	if cfg != nil {
 		if info, err := os.Stat(cfg.Policy.Path); cfg.Policy.Path == "" || err == nil && info.IsDir() { // else it is said already
 			problems = append(problems, checkPolicy(ctx, cfg)...)
+		}
+		if err := checkAddress(cfg); err != nil {
+			problems = append(problems, fmt.Sprintf("%s: ledger: %v", *path, err))
 		}
 		if !*offline && len(problems) == 0 {
 			problems = append(problems, checkKeys(ctx, cfg)...)
@@ -77,6 +82,17 @@ func policyFiles(path string) fs.FS {
 		return rego.FS
 	}
 	return os.DirFS(path)
+}
+
+// checkAddress has the store read the address of a server, of which the configuration knows the outline alone.
+func checkAddress(cfg *config.Config) error {
+	switch cfg.Ledger.Kind {
+	case config.LedgerRedis:
+		return redis.ParseURL(cfg.Ledger.URL)
+	case config.LedgerPostgres:
+		return postgres.ParseURL(cfg.Ledger.URL)
+	}
+	return nil
 }
 
 func checkPolicy(ctx context.Context, cfg *config.Config) []string {
