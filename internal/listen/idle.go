@@ -88,6 +88,15 @@ func (b *body) afterEnd(p []byte) (int, error) {
 	return b.ReadCloser.Read(p)
 }
 
+// Close has net/http read what is left. Without an error that was all of it, or so much that it closes the connection.
+func (b *body) Close() error {
+	err := b.ReadCloser.Close()
+	if err == nil {
+		b.end()
+	}
+	return err
+}
+
 // end lifts the deadline: from here on net/http reads in the background to learn that the client has gone.
 func (b *body) end() {
 	b.mu.Lock()
