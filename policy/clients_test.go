@@ -1,6 +1,8 @@
 package policy_test
 
 import (
+	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -44,6 +46,49 @@ func TestAnAnnouncementIsRead(t *testing.T) {
 		method := map[string]string{"e": "GET", "another": "POST"}[environment]
 		if a := asked(t, s, environment, method, path).Announced; a != nil {
 			t.Errorf("%s %s: %+v is announced", environment, path, a)
+		}
+	}
+}
+
+// What docs/clients.md shows works as pasted.
+func TestTheManualOfClients(t *testing.T) {
+	text, err := os.ReadFile("../docs/clients.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := strings.Split(string(text), "```yaml\n")
+	if len(parts) != 3 {
+		t.Fatalf("%d snippets, want 2", len(parts)-1)
+	}
+	environments, _, _ := strings.Cut(parts[1], "```")
+	gaps, _, _ := strings.Cut(parts[2], "```")
+	fsys := withEnvironments(t, environments)
+	before, rest, _ := strings.Cut(string(fsys["data.yaml"].Data), "\nknown_gaps:\n")
+	_, after, _ := strings.Cut(rest, "\n# Routes in")
+	fsys["data.yaml"].Data = []byte(before + "\n" + gaps + "#" + after)
+	s := load(t, fsys)
+	q := asked(t, s, "3f0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b11", "POST", "/api/v0/sdk/e/waas/w/privateKey/export")
+	if q.Announced == nil || q.Announced.Link == "" || q.Announced.Sunset.IsZero() || q.AdviseSDK["ClientSDK"] != "0.24.1" {
+		t.Errorf("got %+v", q)
+	}
+	var m policy.Match
+	if s.Match("POST", "/api/v0/sdk/e/verify/link", &m); m.Route.Gap(apiversion.SDK{Name: "ClientSDK", Release: "1.99.0"}) == nil {
+		t.Error("the gap is not there")
+	}
+}
+
+// Every route on which dynamic.md (k) 11 and 12 find no token is named, for the SDK that leaves it out.
+func TestShippedGaps(t *testing.T) {
+	s := load(t, shippedFiles(t))
+	for sdk, paths := range map[string][]string{
+		"ClientSDK": {"verify/link", "emailVerifications/verify", "smsVerifications/verify", "verify/unlink", "verify/transfer", "users/merge"},
+		"WalletKit": {"farcaster/verify", "telegram/verify", "verify/transfer", "verify/merge", "users/merge"},
+	} {
+		for _, path := range paths {
+			var m policy.Match
+			if s.Match("POST", "/api/v0/sdk/e/"+path, &m); m.Route.Gap(apiversion.SDK{Name: sdk, Release: "9.0.0"}) == nil {
+				t.Errorf("%s on %s is not named", sdk, path)
+			}
 		}
 	}
 }
