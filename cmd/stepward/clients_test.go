@@ -93,7 +93,9 @@ func TestAnAnnouncedFloorIsSaidAndCounted(t *testing.T) {
 // Enforcing is one word, and an app that never says what it is is taken by what its session says.
 func TestMinimumsAreEnforcedByTheSessionsClaimToo(t *testing.T) {
 	w := newWorld(t)
-	w.copyPolicy(func(data string) string { return strings.Replace(data, "sdk_minimums: advise", "sdk_minimums: enforce", 1) })
+	w.copyPolicy(func(data string) string {
+		return strings.Replace(data, "sdk_minimums: advise", "sdk_minimums: enforce", 1)
+	})
 	w.start("policy: {path: policy}")
 	session := w.session("ann", func(claims map[string]any) { claims["sdkVersion"] = "WalletKit/4.75.0" })
 	silent := callOf{method: "GET", path: w.issuer.Prefix() + "/users", session: session}
