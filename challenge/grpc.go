@@ -88,6 +88,12 @@ func metadata(p *problem) map[string]string {
 	add("minimum_sdk_version", c.MinimumSDKVersion)
 	add("token_state", p.TokenState)
 	add("policy_code", p.PolicyCode)
+	if c.Advice != nil {
+		add("advised_sdk_version", c.Advice.MinimumSDKVersion)
+	}
+	add("client_gap", c.ClientGap)
+	add("announced_version", c.AnnouncedVersion)
+	add("sunset", c.Sunset)
 	return m
 }
 

@@ -256,6 +256,11 @@ type Client struct {
 	Undeclared string `yaml:"undeclared" enum:"allow,deny"`
 	// SDKVersionHeader carries <SDK>/<semver>.
 	SDKVersionHeader string `yaml:"sdk_version_header" form:"header"`
+	// SDKVersionClaim is the session claim that says the same of the SDK that signed in. It counts where the header says nothing.
+	SDKVersionClaim string `yaml:"sdk_version_claim"`
+	// WalletSDKVersionHeader carries the bare release of the wallet iframe's core, which counts, as WalletSDK, where neither of
+	// the two says anything.
+	WalletSDKVersionHeader string `yaml:"wallet_sdk_version_header" form:"header"`
 }
 
 // Device names session scopes.

@@ -29,7 +29,8 @@ func Defaults() *Config {
 		},
 		Leeway:      10 * time.Second,
 		Environment: Environment{From: "session", PathParam: "environmentId"},
-		Client:      Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version"},
+		Client: Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version",
+			SDKVersionClaim: "sdkVersion", WalletSDKVersionHeader: "x-dyn-wallet-sdk-version"},
 		Device: Device{
 			RegisteredScope:     "user:basic",
 			UnregisteredScope:   "device:register",

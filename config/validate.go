@@ -311,6 +311,7 @@ func (c *checker) roles() []role {
 		{"environment.header", c.Environment.Header, false},
 		{"client.api_version_header", c.Client.APIVersionHeader, false},
 		{"client.sdk_version_header", c.Client.SDKVersionHeader, false},
+		{"client.wallet_sdk_version_header", c.Client.WalletSDKVersionHeader, false},
 		{"identity_headers.subject", c.IdentityHeaders.Subject, true},
 		{"identity_headers.scopes", c.IdentityHeaders.Scopes, true},
 		{"identity_headers.decision_id", c.IdentityHeaders.DecisionID, true},

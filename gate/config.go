@@ -84,8 +84,12 @@ type EnvironmentConfig struct {
 // ClientConfig names the headers in which clients declare themselves.
 type ClientConfig struct {
 	APIVersionHeader string
-	SDKVersionHeader string
-	DenyUndeclared   bool
+	SDKVersionHeader string // "<SDK>/<release>"
+	// What stands in where that header says nothing: a claim of the session with the same text, then a header with the bare
+	// release of the wallet iframe's core. "" reads none.
+	SDKVersionClaim        string
+	WalletSDKVersionHeader string
+	DenyUndeclared         bool
 }
 
 // DeviceConfig names the session scopes that tell how far a sign-in has come.
@@ -121,6 +125,7 @@ func (c *Config) setDefaults() {
 	}
 	for _, name := range []*string{
 		&c.Session.Header, &c.Elevated.Header, &c.MFA.Header, &c.Environment.Header, &c.Client.APIVersionHeader, &c.Client.SDKVersionHeader,
+		&c.Client.WalletSDKVersionHeader,
 	} {
 		*name = http.CanonicalHeaderKey(*name)
 	}

@@ -32,6 +32,7 @@ type data struct {
 	operations   map[string]bool // nil when the policy keeps none in its data
 	byBody       map[string]bool // route operations that the body decides
 	scopes       []writtenScope
+	sdks         map[string]bool // names of SDKs in minimum_sdk and known_gaps
 }
 
 // writtenScope is a scope that an operation asks for, and where it stands.
@@ -71,6 +72,7 @@ func (d *data) problem(r *Route, message, remedy string) Problem {
 func loadData(file string, text []byte) (*data, Problems) {
 	l := &dataLoader{out: &data{
 		file: file, all: map[string]any{}, written: map[*Route]written{}, environments: map[string]Environment{}, imitable: map[string]bool{},
+		sdks: map[string]bool{},
 	}}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, second yaml.Node
@@ -146,6 +148,11 @@ func (l *dataLoader) root(n *yaml.Node) {
 			l.headers(v)
 		case "environments":
 			l.environments(v)
+		}
+	}
+	for k, v := range pairs(n) {
+		if k.Value == "known_gaps" {
+			l.gaps(v)
 		}
 	}
 	if !hasRoutes {

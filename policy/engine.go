@@ -195,6 +195,10 @@ func (s *Snapshot) ImitatesEnvironment(id string) bool {
 	return !listed && s.data.imitable[foldID(id)]
 }
 
+// KnowsSDK reports whether the data names an SDK, in a minimum or as one with a known gap. Those are the names that are fit for
+// a metric's label: every other one is whatever a client made up.
+func (s *Snapshot) KnowsSDK(name string) bool { return s != nil && s.data.sdks[name] }
+
 // Shadowed lists the environments that only rehearse, sorted.
 func (s *Snapshot) Shadowed() []string {
 	if s == nil {

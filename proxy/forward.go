@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/stepward/stepward/challenge"
 	"github.com/stepward/stepward/gate"
 	"github.com/stepward/stepward/internal/reason"
 )
@@ -189,6 +190,7 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 		}
 		return nil
 	}
+	challenge.Inform(res.Header, &x.verdict)
 	x.answer.bound(res, x.ends)
 	return nil
 }

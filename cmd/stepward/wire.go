@@ -195,6 +195,7 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 		},
 		Client: gate.ClientConfig{
 			APIVersionHeader: c.Client.APIVersionHeader, SDKVersionHeader: c.Client.SDKVersionHeader,
+			SDKVersionClaim: c.Client.SDKVersionClaim, WalletSDKVersionHeader: c.Client.WalletSDKVersionHeader,
 			DenyUndeclared: c.Client.Undeclared == "deny",
 		},
 		Device: gate.DeviceConfig{
@@ -215,6 +216,15 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 // observe counts one decision.
 func (s *service) observe(v *gate.Verdict, took time.Duration) {
 	s.metrics.Decision(v.Outcome(), string(v.Reason), v.Operation(), took)
+	if v.Advised != "" {
+		s.metrics.SDKAdvice(v.SDKLabel)
+	}
+	if v.Gap != nil {
+		s.metrics.ClientGap(v.SDKLabel, v.Operation())
+	}
+	if v.WouldNeed {
+		s.metrics.WouldChallenge(v.SDKLabel, v.Operation())
+	}
 }
 
 func (s *service) newProxy(g *gate.Gate) (*proxy.Proxy, error) {
@@ -262,6 +272,9 @@ func (s *service) newChallenge() (*challenge.Writer, error) {
 		ACRValues: c.Challenge.ACRValues, Methods: c.Challenge.Methods, RetryAfter: c.Challenge.RetryAfter,
 		TokenHeader: c.Elevated.Header, MFAHeader: c.MFA.Header, SessionScope: c.Device.RegisteredScope,
 		Vary: []string{c.Elevated.Header, c.MFA.Header, c.Client.SDKVersionHeader, c.Client.APIVersionHeader},
+	}
+	if c.Client.WalletSDKVersionHeader != "" {
+		cc.Vary = append(cc.Vary, c.Client.WalletSDKVersionHeader)
 	}
 	if c.Challenge.VerifyURL != nil {
 		cc.VerifyURL = c.Challenge.VerifyURL.String()

@@ -29,6 +29,9 @@ type Metrics struct {
 	hits       prometheus.Counter
 	misses     prometheus.Counter
 	upstream   *prometheus.CounterVec
+	advice     *prometheus.CounterVec
+	gaps       *prometheus.CounterVec
+	wouldNeed  *prometheus.CounterVec
 
 	// DecisionLogDropped counts records that were lost.
 	DecisionLogDropped prometheus.Counter
@@ -80,6 +83,18 @@ func New(version string) *Metrics {
 			Name: "stepward_upstream_failures_total",
 			Help: "Requests that the backend did not answer, by what is known (unreachable, unknown_outcome, client_gone).",
 		}, []string{"kind"}),
+		advice: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_sdk_advice_total",
+			Help: "Requests of SDKs that are older than the policy advises, by SDK.",
+		}, []string{"sdk"}),
+		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_client_gaps_total",
+			Help: "Requests without the elevated token that their SDK is known not to attach, by SDK and operation.",
+		}, []string{"sdk", "operation"}),
+		wouldNeed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_would_challenge_total",
+			Help: "Requests that passed and would be challenged for step-up at the announced version, by SDK and operation.",
+		}, []string{"sdk", "operation"}),
 		DecisionLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stepward_decision_log_dropped_total",
 			Help: "Decision records that were lost because the buffer was full or could not be written.",
@@ -101,6 +116,7 @@ func New(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
+		m.advice, m.gaps, m.wouldNeed,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -127,17 +143,40 @@ func (m *Metrics) Decision(outcome, reason, operation string, took time.Duration
 func (m *Metrics) newCounter(key decision) prometheus.Counter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	label := key.operation
-	switch {
-	case m.operations[label]:
-	case len(m.operations) < maxOperations:
-		m.operations[label] = true
-	default: // not remembered under its own name: the map must not grow either
-		return m.decisions.WithLabelValues(key.outcome, key.reason, "other")
-	}
+	label := m.label(key.operation)
 	c := m.decisions.WithLabelValues(key.outcome, key.reason, label)
-	m.counters[key] = c
+	if label == key.operation { // not remembered under another name: the map must not grow either
+		m.counters[key] = c
+	}
 	return c
+}
+
+// label bounds the names of operations. The caller holds m.mu.
+func (m *Metrics) label(operation string) string {
+	switch {
+	case m.operations[operation]:
+	case len(m.operations) < maxOperations:
+		m.operations[operation] = true
+	default:
+		return "other"
+	}
+	return operation
+}
+
+// SDKAdvice counts one request of an SDK that is older than the policy advises. The caller bounds the names of SDKs, here and
+// below, to those that the policy's data knows.
+func (m *Metrics) SDKAdvice(sdk string) { m.advice.WithLabelValues(sdk).Inc() }
+
+// ClientGap counts one request without the token that its SDK is known not to attach.
+func (m *Metrics) ClientGap(sdk, operation string) { m.countFor(m.gaps, sdk, operation) }
+
+// WouldChallenge counts one request that passed and would not at the announced version.
+func (m *Metrics) WouldChallenge(sdk, operation string) { m.countFor(m.wouldNeed, sdk, operation) }
+
+func (m *Metrics) countFor(vec *prometheus.CounterVec, sdk, operation string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	vec.WithLabelValues(sdk, m.label(operation)).Inc()
 }
 
 // Ledger counts one operation of the ledger.
