@@ -59,7 +59,7 @@ func (r *row) grpcStatus(p Profile) int32 {
 	if p == ProfileRFC9470 && r.status(ProfileRFC9470) == http.StatusUnauthorized {
 		return grpcUnauthenticated
 	}
-	return int32(r.grpc) //nolint:gosec // one of the codes above
+	return int32(r.grpc)
 }
 
 func (r *row) status(p Profile) int {

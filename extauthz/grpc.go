@@ -205,7 +205,7 @@ func (s *GRPC) denied(a *asked) *authv3.CheckResponse {
 	}
 	// A gRPC caller's answer is HTTP 200, which Envoy makes by itself of any other status.
 	denied := &authv3.DeniedHttpResponse{
-		Status: &typev3.HttpStatus{Code: typev3.StatusCode(challenge.Status(profile, a.verdict.Reason))}, //nolint:gosec // a status
+		Status: &typev3.HttpStatus{Code: typev3.StatusCode(challenge.Status(profile, a.verdict.Reason))},
 		Body:   string(w.body),
 	}
 	w.header.Del("Content-Length")

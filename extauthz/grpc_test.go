@@ -329,8 +329,8 @@ func TestGRPCCallersGetAStatus(t *testing.T) {
 
 func TestGRPCRepeatsAnswersOnlyForEnvoyItself(t *testing.T) {
 	spend := question{method: "POST", path: "/spend", header: with("x-elevated", "elevated-1", "x-request-id", "0123456789")}
-	socket := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.UnixAddr{Name: "/run/x", Net: "unix"}})
-	anybody := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}})
+	socket := &peer.Peer{Addr: &net.UnixAddr{Name: "/run/x", Net: "unix"}}
+	anybody := &peer.Peer{Addr: &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 1}}
 	other := func(pairs ...string) question {
 		q := spend
 		q.header = maps.Clone(spend.header)
@@ -341,7 +341,7 @@ func TestGRPCRepeatsAnswersOnlyForEnvoyItself(t *testing.T) {
 	}
 	rows := []struct {
 		name   string
-		ctx    context.Context
+		from   *peer.Peer
 		dedup  time.Duration
 		second question
 		status int
@@ -359,10 +359,11 @@ func TestGRPCRepeatsAnswersOnlyForEnvoyItself(t *testing.T) {
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {
 			g := newGRPC(t, row.dedup)
-			if v := g.ask(row.ctx, spend); v.status != 200 {
+			ctx := peer.NewContext(t.Context(), row.from)
+			if v := g.ask(ctx, spend); v.status != 200 {
 				t.Fatalf("the first: %+v", v)
 			}
-			if v := g.ask(row.ctx, row.second); v.status != row.status {
+			if v := g.ask(ctx, row.second); v.status != row.status {
 				t.Errorf("the second: %+v, want %d", v, row.status)
 			}
 		})

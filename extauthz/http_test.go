@@ -1,6 +1,7 @@
 package extauthz_test
 
 import (
+	"context"
 	"encoding/json"
 	"io"
 	"net"
@@ -180,13 +181,15 @@ func TestASocketSaysWhoMayAsk(t *testing.T) {
 		t.Fatal(err)
 	}
 	server := &http.Server{Handler: d}
-	go server.Serve(l) //nolint:errcheck // it ends with the test
+	go server.Serve(l)
 	t.Cleanup(func() { _ = server.Close() })
-	client := &http.Client{Transport: &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}}
-	r, _ := http.NewRequest("GET", "http://x/envoy/read", nil)
+	client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}}
+	r, _ := http.NewRequest(http.MethodGet, "http://x/envoy/read", nil)
 	r.Header.Set("Authorization", "Bearer session-1")
 	res, err := client.Do(r)
-	if err != nil || res.StatusCode != 200 {
+	if err != nil || res.StatusCode != http.StatusOK {
 		t.Fatal(res, err)
 	}
 	_ = res.Body.Close()

@@ -50,7 +50,7 @@ func (s *service) openAsked(common extauthz.Config) (err error) {
 		return err
 	}
 	sc := extauthz.ServerConfig{
-		Listener: s.extAuthzListener, MaxStreams: uint32(c.ExtAuthz.MaxStreams), MaxMessage: int(c.ExtAuthz.MaxMessage), //nolint:gosec // validated
+		Listener: s.extAuthzListener, MaxStreams: uint32(c.ExtAuthz.MaxStreams), MaxMessage: int(c.ExtAuthz.MaxMessage),
 		Reflection: c.ExtAuthz.Reflection,
 	}
 	if files := serverTLS(c.ExtAuthz.TLS); files != nil {
