@@ -206,3 +206,6 @@ func (w *Writer) mediaType(r *http.Request) string {
 
 // Status is the HTTP status with which a profile answers a reason.
 func Status(p Profile, why reason.Reason) int { return rowOf(why).status(p) }
+
+// GRPCStatus is the gRPC status code (google.rpc.Code) with which a profile answers a reason. It is never 0, OK.
+func GRPCStatus(p Profile, why reason.Reason) int32 { return rowOf(why).grpcStatus(p) }

@@ -524,7 +524,7 @@ func TestTheSchemaKnowsKeysAndWords(t *testing.T) {
 		{"variables in place of words and numbers",
 			minimal + "client: {undeclared: \"${X}\"}\nlimits: {max_connections: \"${N}\"}\n", true},
 		{"an unknown key", minimal + "frobnicate: 1\n", false},
-		{"no upstream", "session: {issuer: a, audience: b}\n", false},
+		{"no session", "upstream: http://127.0.0.1:9000\n", false},
 		{"an unknown word", minimal + "log: {level: loud}\n", false},
 		{"an unknown algorithm", minimal + "elevated: {algorithms: [none]}\n", false},
 		{"a duration without a unit", minimal + "leeway: 10\n", false},

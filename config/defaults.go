@@ -9,6 +9,10 @@ func Defaults() *Config {
 		Listen: "127.0.0.1:8080",
 		TLS:    TLS{MinVersion: "TLS1.2"},
 		Admin:  Admin{Listen: "127.0.0.1:8081"},
+		ExtAuthz: ExtAuthz{
+			TLS: TLS{MinVersion: "TLS1.2"}, MaxStreams: 1000, MaxMessage: 11 * MiB, SpendBudget: 60 * time.Millisecond,
+		},
+		ForwardAuth: ForwardAuth{TLS: TLS{MinVersion: "TLS1.2"}},
 		Session: Session{
 			Header:  "Authorization",
 			Forward: true,

@@ -45,6 +45,7 @@ func example(t reflect.Type, tag reflect.StructTag) string {
 // examples are by form.
 var examples = map[string]string{
 	"address":     "host:port, such as 127.0.0.1:8080",
+	"socket":      "host:port, such as 127.0.0.1:9191, or a socket, such as unix:///run/stepward.sock",
 	"origin":      "scheme, host and port alone, such as http://127.0.0.1:9000",
 	"jwks":        "the https URL of the JWK Set (http only on loopback), or use jwks_file",
 	"page":        "an https URL, such as https://app.example/verify",
@@ -281,6 +282,8 @@ func checkForm(text, form string) (fault, remedy string) {
 	switch form {
 	case "address":
 		return checkAddress(text)
+	case "socket":
+		return checkSocket(text)
 	case "host":
 		return checkHost(text)
 	case "header":
@@ -324,6 +327,13 @@ func checkAddress(text string) (fault, remedy string) {
 		return "has no host that could be listened on", ""
 	}
 	return "", ""
+}
+
+func checkSocket(text string) (fault, remedy string) {
+	if path, ok := strings.CutPrefix(text, "unix://"); ok {
+		return unless(strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/"), "is no absolute path of a socket")
+	}
+	return checkAddress(text)
 }
 
 func checkHost(text string) (fault, remedy string) { return unless(isHost(text), "is not a host name") }

@@ -33,6 +33,9 @@ type Config struct {
 
 	Ledger        ledger.Store
 	LedgerTimeout time.Duration // for one store operation, default 1 s
+	// SpendBudget is how long before a request's Deadline a token is not spent any more: reserving and answering take time.
+	// Default 60 ms.
+	SpendBudget time.Duration
 
 	Leeway time.Duration // clock difference allowed to issuers; also how much longer spent keys are kept
 
@@ -128,6 +131,9 @@ func (c *Config) setDefaults() {
 		&c.Client.WalletSDKVersionHeader,
 	} {
 		*name = http.CanonicalHeaderKey(*name)
+	}
+	if c.SpendBudget == 0 {
+		c.SpendBudget = 60 * time.Millisecond
 	}
 	if c.LedgerTimeout == 0 {
 		c.LedgerTimeout = time.Second

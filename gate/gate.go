@@ -331,6 +331,9 @@ func (g *Gate) rehearsed(ctx context.Context, r *Request, v *Verdict, d *decisio
 			return false
 		}
 	}
+	if r.Shadow {
+		return true
+	}
 	if d.snapshot == nil || !d.environment.trusted || d.environment.faulty() {
 		return false
 	}

@@ -630,7 +630,7 @@ func TestABlockingLogHasTheIntentBeforeTheReservation(t *testing.T) {
 func TestARehearsalDoesNotSpend(t *testing.T) {
 	f := newFixture(t, nil)
 	r := request("POST", export, auth, "Bearer alice", eat, "good")
-	r.NoSpend = true
+	r.Shadow = true
 	if v := f.decide(r); !v.Allow || v.HoldsReservation() || len(f.store.calls) > 0 {
 		t.Errorf("allow %v, ledger %v", v.Allow, f.store.calls)
 	}

@@ -38,7 +38,10 @@ var allowed = map[string][]string{
 
 	"gate":      {"token", "ledger", "policy", "internal/decisionlog", "internal/strictjson"},
 	"challenge": {"gate", "policy"},
-	"proxy":     {"gate", "challenge", "internal/framing"},
+	"proxy":     {"gate", "challenge", "internal/door", "internal/framing"},
+	"extauthz":  {"gate", "challenge", "internal/door", "internal/framing"},
+
+	"internal/door": {"gate", "internal/framing"},
 
 	"ledger/ledgertest": {"ledger"},
 	"ledger/postgres":   {"ledger"},
@@ -64,6 +67,7 @@ var owners = map[string][]string{
 	"github.com/redis/rueidis":                             {"ledger/redis"},
 	"go.yaml.in/yaml":                                      {"config", "policy"},
 	"google.golang.org/grpc":                               {"extauthz"},
+	"github.com/envoyproxy/go-control-plane":               {"extauthz"},
 	"github.com/dunglas/httpsfv":                           {"challenge"},
 	"github.com/pquerna/otp":                               {"examples/issuer", "examples/demo"},
 	"google.golang.org/genproto/googleapis/rpc/errdetails": {"challenge", "extauthz"},
