@@ -29,7 +29,7 @@ func Builtins() []string {
 func Data(file string, text []byte) (*Snapshot, Problems) {
 	s := &Snapshot{}
 	var problems Problems
-	s.data, problems = loadData(file, text)
+	s.data, problems = loadData(file, text, nil)
 	return s, append(problems, s.addRoutes()...)
 }
 
