@@ -18,6 +18,7 @@ import (
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
+	"github.com/stepward/stepward/internal/settings"
 	"github.com/stepward/stepward/internal/watch"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
@@ -33,6 +34,7 @@ type service struct {
 
 	watchers  []*watch.Watcher
 	policy    *policy.Engine
+	settings  *settings.Poller // nil where no environment follows its backend
 	keys      []*keySource
 	door      *listen.Server
 	admin     *listen.Server
@@ -47,6 +49,8 @@ type service struct {
 	draining atomic.Bool
 
 	certificate atomic.Pointer[error] // of the last reload
+
+	unknownActions []string // told last; only the poller looks, which does one thing at a time
 }
 
 // Addr is where the door listens.
@@ -81,6 +85,9 @@ func (s *service) Run(ctx context.Context) error {
 	}
 	for _, w := range s.watchers {
 		wg.Go(func() { w.Run(ctx) })
+	}
+	if s.settings != nil {
+		wg.Go(func() { s.settings.Run(ctx) })
 	}
 	if err := waitForKeys(ctx, s.keys, s.config.JWKS.StartWait); err != nil && ctx.Err() == nil {
 		cancel(fmt.Errorf("%w; nothing can be verified without them", err))
@@ -165,13 +172,16 @@ func (s *service) follow() error {
 	return errors.Join(errs...)
 }
 
-// Reload reads policy, keys in files and certificates again, and opens the decision log anew. What cannot be read, or does not
+// Reload reads policy, keys in files and certificates again, asks for environment settings, and opens the decision log anew. What cannot be read, or does not
 // pass its probe, stays as it was, and is logged.
 func (s *service) Reload(ctx context.Context) {
 	s.log.Info("reloading")
 	s.reloadPolicy(ctx)
 	s.reloadCertificate()
 	s.reloadKeys(ctx)
+	if s.settings != nil {
+		s.settings.Poll(ctx)
+	}
 	if err := s.decisions.Reopen(); err != nil {
 		s.log.Error("decision log not reopened", "error", err)
 	}
@@ -210,6 +220,7 @@ func (s *service) checks() []admin.Check {
 		}
 	}
 	list = append(list, s.policyCheck())
+	list = append(list, s.settingsChecks()...)
 	for _, source := range s.keys {
 		list = append(list, source.check())
 	}
