@@ -404,7 +404,7 @@ func (c *checker) checkSettings() {
 	}
 	c.notEmpty(section+".environments", len(s.Environments))
 	ids := c.SettingsEnvironments()
-	if len(ids) == 0 {
+	if len(ids) == 0 && !c.names(section+".environments") {
 		c.fail(section+".environments", "is missing, and neither session.issuers nor environment.fixed names an environment", "list the ids")
 	}
 	// Listed ones have been looked at; elsewhere an id may be any text.

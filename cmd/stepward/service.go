@@ -66,7 +66,7 @@ func (s *service) serveDoor(w http.ResponseWriter, r *http.Request) {
 }
 
 // Run serves until ctx ends, then lets requests in flight finish and closes everything. It listens at once and is ready once
-// every issuer's keys are there, for which it waits jwks.start_wait.
+// every issuer's keys are there, for which it waits jwks.start_wait, and every environment's settings have been asked for.
 func (s *service) Run(ctx context.Context) error {
 	s.serving.Store(true)
 	s.announce()
@@ -91,7 +91,7 @@ func (s *service) Run(ctx context.Context) error {
 	}
 	if err := waitForKeys(ctx, s.keys, s.config.JWKS.StartWait); err != nil && ctx.Err() == nil {
 		cancel(fmt.Errorf("%w; nothing can be verified without them", err))
-	} else if err == nil {
+	} else if err == nil && s.waitForSettings(ctx) {
 		s.started = true
 		s.log.Info("ready", "listen", s.Addr().String(), "admin", s.AdminAddr().String(), "upstream", s.config.Upstream.String(),
 			"policy_revision", s.policy.Snapshot().Revision(), "ledger", string(s.config.Ledger.Kind))
@@ -113,6 +113,7 @@ func (s *service) announce() {
 	}
 	s.warnOfShadow()
 	s.warnOfFence()
+	s.warnOfActions()
 }
 
 // warnOfFence says why tokens that are good everywhere else are refused by a ledger that is new.
@@ -179,11 +180,11 @@ func (s *service) Reload(ctx context.Context) {
 	s.reloadPolicy(ctx)
 	s.reloadCertificate()
 	s.reloadKeys(ctx)
-	if s.settings != nil {
-		s.settings.Poll(ctx)
-	}
 	if err := s.decisions.Reopen(); err != nil {
 		s.log.Error("decision log not reopened", "error", err)
+	}
+	if s.settings != nil {
+		s.settings.Poll(ctx)
 	}
 }
 

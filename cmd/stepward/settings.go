@@ -39,6 +39,19 @@ func (s *service) openSettings() (err error) {
 	return err
 }
 
+// waitForSettings returns when every environment has been asked about, whatever came of it, and whether that was before ctx ended.
+func (s *service) waitForSettings(ctx context.Context) bool {
+	if s.settings == nil {
+		return true
+	}
+	select {
+	case <-s.settings.First():
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // knownSettings are those that the cache holds.
 func (s *service) knownSettings() map[string]policy.Synced {
 	if s.settings == nil {
