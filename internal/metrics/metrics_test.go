@@ -34,6 +34,8 @@ func TestEverythingIsServed(t *testing.T) {
 	m.PolicyReload(errors.New("bad"), time.Unix(2000, 0))
 	m.RequirementCache(true)
 	m.UpstreamFailure("unreachable")
+	m.SettingsPoll("refused")
+	m.SettingsChange("raised")
 	m.DecisionLogDropped.Inc()
 	m.InFlight.Set(3)
 	m.Gauge("stepward_ledger_entries", "Entries.", nil, func() float64 { return 7 })
@@ -49,6 +51,8 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_policy_loaded_timestamp_seconds 1000`,
 		`stepward_requirement_cache_total{result="hit"} 1`,
 		`stepward_upstream_failures_total{kind="unreachable"} 1`,
+		`stepward_settings_polls_total{outcome="refused"} 1`,
+		`stepward_settings_changes_total{kind="raised"} 1`,
 		`stepward_decision_log_dropped_total 1`,
 		`stepward_requests_in_flight 3`,
 		`stepward_ledger_entries 7`,
