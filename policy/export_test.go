@@ -33,6 +33,12 @@ func Data(file string, text []byte) (*Snapshot, Problems) {
 	return s, append(problems, s.addRoutes()...)
 }
 
+// DataWith reads a data file with what was synced.
+func DataWith(text []byte, synced map[string]Synced) Problems {
+	_, problems := loadData("data.yaml", text, synced)
+	return problems
+}
+
 // Plain is all of data.stepward.
 func (s *Snapshot) Plain() map[string]any { return s.data.all }
 

@@ -251,3 +251,54 @@ func TestTheShippedPolicyTakesWhateverABackendSays(t *testing.T) {
 		t.Errorf("no operation knows %q", unknown)
 	}
 }
+
+// What an action's settings come to in a requirement of the shipped policy.
+func TestSyncedActionsBindTheOperationsThatNameThem(t *testing.T) {
+	actions := []policy.SyncedAction{{Name: "wallet.waas.sign", Required: true, Token: policy.TimeBound, MaxAge: 10 * time.Minute}}
+	e, err := policy.New(context.Background(), policy.Config{FS: rego.FS, EvalTimeout: time.Minute, Synced: map[string]policy.Synced{
+		"old": {MinimumAPIVersion: "2026_01_01", Actions: actions}, "new": {MinimumAPIVersion: "2026_04_01", Actions: actions},
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ask := func(id string) *policy.Requirement {
+		var m policy.Match
+		e.Snapshot().Match("POST", "/api/v0/sdk/e/waas/w/signMessage", &m)
+		q, err := e.Snapshot().Require(context.Background(), &policy.Input{Match: &m, Environment: id, Session: map[string]any{"scope": "user:basic"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return q
+	}
+	if q := ask("old"); q.MFAAction != "wallet.waas.sign" || len(q.Scopes) > 0 || q.MinimumAPIVersion != "2026_01_01" {
+		t.Errorf("below the version: %+v", q)
+	}
+	if q := ask("new"); len(q.Scopes) != 1 || q.Token != policy.TimeBound || q.MaxAge != 10*time.Minute || q.MFAAction != "" {
+		t.Errorf("from it on: %+v", q)
+	}
+	if q := ask("unlisted"); len(q.Scopes) > 0 || q.MFAAction != "" || q.MinimumAPIVersion != "2026_04_01" {
+		t.Errorf("elsewhere: %+v", q)
+	}
+}
+
+// Whatever stands in the file, what is laid under it adds no fault to a file that has none, and hides none.
+func FuzzSynced(f *testing.F) {
+	f.Add([]byte(demandData), "act")
+	f.Add([]byte("routes: {GET /a: {operation: a}}\nenvironments: {e: null}\n"), "act")
+	f.Add([]byte("{routes: {GET /a: {operation: a}}, operations: {a: {mfa_action: [x]}, b: *c}, environments: []}"), "x")
+	f.Add([]byte(oneRoute+"environments: {e: {token: {a: single_use}, max_age: 3}, e: {}}\n"), "")
+	yes := true
+	f.Fuzz(func(t *testing.T, text []byte, action string) {
+		before := policy.DataWith(text, nil)
+		after := policy.DataWith(text, map[string]policy.Synced{"e": {
+			MinimumAPIVersion: "2026_01_01", Locked: true, DeviceRegistration: &yes, DeviceCookie: &yes,
+			Actions: []policy.SyncedAction{{Name: action, Required: true, Token: policy.SingleUse, MaxAge: time.Minute}},
+		}})
+		if len(before) == 0 && len(after) > 0 {
+			t.Errorf("faults of what was synced:\n%v", after)
+		}
+		if len(before) > 0 && len(after) == 0 {
+			t.Errorf("hidden:\n%v", before)
+		}
+	})
+}

@@ -86,7 +86,7 @@ func TestARaisedFloorHoldsFromTheNextRequest(t *testing.T) {
 	c.says(minimum("2026_01_01", exportNeedsMFA))
 	w.poll()
 	w.expect(w.do(export), 403, "mfa_token_required")
-	c.says(minimum("2026_04_01", exportNeedsMFA))
+	c.says(minimum("2026_04_01", strings.Replace(exportNeedsMFA, "true}", `true, "tokenExpirySeconds": 601}`, 1)))
 	w.poll()
 	w.expect(w.do(export), 403, "elevated_access_token_required")
 	export.elevated = w.elevated("ann", "wallet:export")
@@ -96,8 +96,9 @@ func TestARaisedFloorHoldsFromTheNextRequest(t *testing.T) {
 		t.Errorf("the revision stays %s", now)
 	}
 	log := w.stderr.String()
-	if !strings.Contains(log, "environment="+testEnvironment+" from=2026_01_01 to=2026_04_01") || strings.Count(log, "wallet.waas.teleport") != 1 {
-		t.Error("log")
+	if !strings.Contains(log, "environment="+testEnvironment+" from=2026_01_01 to=2026_04_01") || strings.Count(log, "wallet.waas.teleport") != 1 ||
+		!strings.Contains(log, "action=wallet.waas.export lifetime=10m1s max_lifetime=10m0s") {
+		t.Error("the log lacks the change, or what it means")
 	}
 	w.metric(`stepward_settings_changes_total{kind="raised"} 1`)
 	w.metric(`stepward_settings_polls_total{outcome="ok"} 3`)

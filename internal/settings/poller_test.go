@@ -3,9 +3,13 @@ package settings_test
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"log"
 	"log/slog"
 	"maps"
 	"net/http"
@@ -379,6 +383,23 @@ func TestWhomAPollAsks(t *testing.T) {
 	if req.RequestURI != "/api/v0/sdk/a-B_c.1/settings?sdkVersion=Stepward%2F1.0.0" || req.Method != "GET" || req.Header.Get("Authorization") != "" {
 		t.Errorf("asked %s %s %v", req.Method, req.RequestURI, req.Header)
 	}
+}
+
+func TestABackendWithACertificateOfItsOwn(t *testing.T) {
+	r := newRig(t)
+	secure := httptest.NewUnstartedServer(http.HandlerFunc(r.serve))
+	secure.Config.ErrorLog = log.New(io.Discard, "", 0)
+	secure.StartTLS()
+	defer secure.Close()
+	r.says("a", minimum("2026_04_01"))
+	r.cfg.URL = must(url.Parse(secure.URL + r.cfg.URL.Path))
+	r.restart()
+	r.expect(r.poll(), "unreachable", "") // not one of the system's
+	roots := x509.NewCertPool()
+	roots.AddCert(secure.Certificate())
+	r.cfg.TLS = &tls.Config{MinVersion: tls.VersionTLS12, RootCAs: roots}
+	r.restart()
+	r.expect(r.poll(), "ok", "2026_04_01", "first_seen")
 }
 
 func TestWhereNobodyIsAsked(t *testing.T) {
