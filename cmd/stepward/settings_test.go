@@ -252,7 +252,7 @@ func TestSettingsChangeUnderLoad(t *testing.T) {
 					return
 				}
 				res.Body.Close()
-				if res.StatusCode != 200 && res.StatusCode != 403 {
+				if res.StatusCode != http.StatusOK && res.StatusCode != http.StatusForbidden {
 					t.Errorf("status %d", res.StatusCode)
 				}
 			}

@@ -203,15 +203,21 @@ func (p *Poller) Run(ctx context.Context) {
 	}
 }
 
-// retry is the longest pause after a failure.
+// retry is the longest pause after a poll that brought no settings.
 const retry = 15 * time.Second
 
 func (p *Poller) pause() time.Duration {
 	d := p.cfg.Every
-	if slices.ContainsFunc(p.States(), func(s State) bool { return s.Err != nil }) {
+	if slices.ContainsFunc(p.States(), State.unanswered) {
 		d = min(d, retry)
 	}
 	return d - time.Duration(rand.Int64N(int64(d/10)+1)) //nolint:gosec // spreads load, hides nothing
+}
+
+// unanswered is false for settings that came and were not taken: asking sooner changes nothing, and trying them costs time.
+func (s State) unanswered() bool {
+	outcome := fetch.Outcome(s.Err)
+	return outcome != fetch.OK && outcome != Refused && outcome != NotApplied
 }
 
 // Poll asks about every environment now and puts what changed in force. A round that is under way is waited for.

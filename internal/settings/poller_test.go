@@ -244,8 +244,10 @@ func TestABackendThatFailsKeepsTheLastGoodSettings(t *testing.T) {
 		handler    http.HandlerFunc
 	}{
 		{"garbage", "invalid", func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }},
-		{"an error", "status", func(w http.ResponseWriter, _ *http.Request) { http.Error(w, minimum("2026_05_01"), 500) }},
-		{"no content", "status", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(204) }},
+		{"an error", "status", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, minimum("2026_05_01"), http.StatusInternalServerError)
+		}},
+		{"no content", "status", func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) }},
 		{"a redirect", "status", func(w http.ResponseWriter, req *http.Request) {
 			http.Redirect(w, req, "/api/v0/sdk/elsewhere/settings", http.StatusFound)
 		}},
@@ -380,7 +382,7 @@ func TestWhomAPollAsks(t *testing.T) {
 		t.Fatal(got)
 	}
 	req := r.requests[0]
-	if req.RequestURI != "/api/v0/sdk/a-B_c.1/settings?sdkVersion=Stepward%2F1.0.0" || req.Method != "GET" || req.Header.Get("Authorization") != "" {
+	if req.RequestURI != "/api/v0/sdk/a-B_c.1/settings?sdkVersion=Stepward%2F1.0.0" || req.Method != http.MethodGet || req.Header.Get("Authorization") != "" {
 		t.Errorf("asked %s %s %v", req.Method, req.RequestURI, req.Header)
 	}
 }
