@@ -106,6 +106,10 @@ func New(version string) *Metrics {
 		Help: "Looks into the requirement cache, by result (hit, miss).",
 	}, []string{"result"})
 	m.hits, m.misses = cache.WithLabelValues("hit"), cache.WithLabelValues("miss")
+	// A series that begins at 1 is no increase to Prometheus, and of these the first one matters.
+	for _, kind := range []string{"first_seen", "raised", "lowered", "loosened", "changed", "downgrade_refused"} {
+		m.changes.WithLabelValues(kind)
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})

@@ -53,6 +53,7 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_upstream_failures_total{kind="unreachable"} 1`,
 		`stepward_settings_polls_total{outcome="refused"} 1`,
 		`stepward_settings_changes_total{kind="raised"} 1`,
+		`stepward_settings_changes_total{kind="downgrade_refused"} 0`,
 		`stepward_decision_log_dropped_total 1`,
 		`stepward_requests_in_flight 3`,
 		`stepward_ledger_entries 7`,
