@@ -283,6 +283,28 @@ type Environment struct {
 	PathParam string `yaml:"path_param"`
 	// Header is a header that must agree with the environment. "" reads none.
 	Header string `yaml:"header" form:"header?"`
+	// Settings makes Stepward follow what the backend publishes of each environment: its minimum API version among others.
+	Settings EnvironmentSettings `yaml:"settings"`
+}
+
+// EnvironmentSettings says where the behaviour of environments is published (docs/environments.md). What the policy's data says of
+// an environment always wins over it.
+type EnvironmentSettings struct {
+	// URL is where the settings of an environment are, with {environmentId} in its path for the id. A path alone is asked of
+	// upstream: /api/v0/sdk/{environmentId}/settings. Elsewhere it must be https, or http on loopback. Absent, nothing is asked.
+	URL *url.URL `yaml:"url" form:"settings"`
+	// Environments are the ids to ask about. Absent means those of session.issuers, or environment.fixed.
+	Environments []string `yaml:"environments" form:"environment"`
+	// Every is the time between two polls of each environment.
+	Every time.Duration `yaml:"every"`
+	// Timeout bounds one poll.
+	Timeout time.Duration `yaml:"timeout"`
+	// CacheFile keeps the last good settings over a restart, so that a floor that was seen holds although the backend cannot
+	// be reached, and cannot be lowered by then. "" keeps none.
+	CacheFile string `yaml:"cache_file" form:"file?"`
+	// DangerouslyAllowDowngrade are the environments whose minimum API version may become lower than it was. For all others
+	// such settings are refused as a whole.
+	DangerouslyAllowDowngrade []string `yaml:"dangerously_allow_downgrade" form:"environment"`
 }
 
 // Client says how clients declare themselves. Declarations can only add refusals.

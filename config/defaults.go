@@ -31,8 +31,11 @@ func Defaults() *Config {
 			MaxStale:     time.Hour,
 			Timeout:      3 * time.Second,
 		},
-		Leeway:      10 * time.Second,
-		Environment: Environment{From: "session", PathParam: "environmentId"},
+		Leeway: 10 * time.Second,
+		Environment: Environment{
+			From: "session", PathParam: "environmentId",
+			Settings: EnvironmentSettings{Every: time.Minute, Timeout: 5 * time.Second, CacheFile: "/var/lib/stepward/settings.json"},
+		},
 		Client: Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version",
 			SDKVersionClaim: "sdkVersion", WalletSDKVersionHeader: "x-dyn-wallet-sdk-version"},
 		Device: Device{

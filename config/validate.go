@@ -434,6 +434,37 @@ func (c *checker) checkEnvironment() {
 	if c.names("environment.fixed") && c.Environment.Fixed == "" {
 		c.fail("environment.fixed", "is empty", "write the environment's id, or remove the key")
 	}
+	c.checkSettings()
+}
+
+func (c *checker) checkSettings() {
+	const section = "environment.settings"
+	s := &c.Environment.Settings
+	if s.URL == nil {
+		if c.names(section) {
+			c.fail(section+".url", "is missing", "write a path at upstream such as /api/v0/sdk/{environmentId}/settings, or remove the section")
+		}
+		return
+	}
+	c.notEmpty(section+".environments", len(s.Environments))
+	ids := c.SettingsEnvironments()
+	if len(ids) == 0 && !c.names(section+".environments") {
+		c.fail(section+".environments", "is missing, and neither session.issuers nor environment.fixed names an environment", "list the ids")
+	}
+	// Listed ones have been looked at; elsewhere an id may be any text.
+	if len(s.Environments) == 0 && slices.ContainsFunc(ids, func(id string) bool { return !isEnvironmentID(id) }) {
+		c.fail(section+".environments", "is missing, and an id of another section cannot stand in a path", "list the ids that can")
+	}
+	for i, id := range s.DangerouslyAllowDowngrade {
+		if !slices.Contains(ids, id) {
+			c.fail(fmt.Sprintf("%s.dangerously_allow_downgrade[%d]", section, i), "is none of the environments that are asked about",
+				"mend the id, or remove it")
+		}
+	}
+	if s.CacheFile != "" && s.CacheFile == c.Ledger.Path {
+		c.fail(section+".cache_file", "is the ledger's file", "choose another")
+	}
+	c.ordered(section+".timeout", s.Timeout, section+".every", s.Every)
 }
 
 // maxLeeway: beyond a minute a leeway is a longer life for stolen tokens (FAPI 2.0 section 5.3.2.1).

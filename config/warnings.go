@@ -39,6 +39,10 @@ func (c *Config) Warnings() []string {
 		"listen: tokens arrive over plain http from beyond loopback; set tls, unless the network in front is encrypted")
 	warn(c.Upstream != nil && c.Upstream.Scheme == "http" && !isLoopback(c.Upstream.Hostname()),
 		"upstream: tokens and identity headers travel over plain http beyond loopback")
+	warn(len(c.Environment.Settings.DangerouslyAllowDowngrade) > 0,
+		"environment.settings.dangerously_allow_downgrade: the backend may lower the minimum API version of these environments")
+	warn(c.Environment.Settings.URL != nil && c.Environment.Settings.CacheFile == "",
+		"environment.settings.cache_file: none: a restart forgets which minimum API versions were seen, and they can be lower after it")
 	warn(c.DecisionLog.To == "off", "decision_log.to: decisions are not recorded")
 	return list
 }

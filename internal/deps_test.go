@@ -24,15 +24,17 @@ var allowed = map[string][]string{
 	"internal/reason":      {},
 	"internal/admin":       {},
 	"internal/decisionlog": {},
+	"internal/fetch":       {},
 	"internal/framing":     {},
 	"internal/listen":      {},
 	"internal/metrics":     {},
+	"internal/settings":    {"internal/fetch"},
 	"internal/strictjson":  {},
 	"internal/watch":       {},
 
 	"config": {},
 	"rego":   {},
-	"token":  {"internal/strictjson"},
+	"token":  {"internal/fetch", "internal/strictjson"},
 	"ledger": {},
 	"policy": {},
 

@@ -33,6 +33,8 @@ type data struct {
 	byBody       map[string]bool // route operations that the body decides
 	scopes       []writtenScope
 	sdks         map[string]bool // names of SDKs in minimum_sdk and known_gaps
+
+	unknownActions []string // synced ones that no operation names, sorted
 }
 
 // writtenScope is a scope that an operation asks for, and where it stands.
@@ -67,9 +69,9 @@ func (d *data) problem(r *Route, message, remedy string) Problem {
 	return Problem{File: d.file, Line: w.line, Field: below("routes", w.key), Message: message, Remedy: remedy}
 }
 
-// loadData reads one YAML (or JSON) document whose members are the members of data.stepward. Data with problems is for
-// finding more of them only.
-func loadData(file string, text []byte) (*data, Problems) {
+// loadData reads one YAML (or JSON) document whose members are the members of data.stepward, with what was synced under its
+// environments. Data with problems is for finding more of them only.
+func loadData(file string, text []byte, synced map[string]Synced) (*data, Problems) {
 	l := &dataLoader{out: &data{
 		file: file, all: map[string]any{}, written: map[*Route]written{}, environments: map[string]Environment{}, imitable: map[string]bool{},
 		sdks: map[string]bool{},
@@ -86,6 +88,7 @@ func loadData(file string, text []byte) (*data, Problems) {
 		l.fault(&second, "", "holds more than one document", "keep one")
 	}
 	root := doc.Content[0]
+	l.lay(root, synced)
 	if l.mapping(root, "") {
 		l.out.all, _ = l.plain(root, "").(map[string]any)
 		l.root(root)

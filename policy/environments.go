@@ -199,6 +199,8 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 		e.Shadow = v.Value == "shadow"
 	case "locked":
 		e.Locked = l.boolean(v, field)
+	case "device_registration", "device_cookie":
+		l.boolean(v, field)
 	case "minimum_api_version":
 		version, ok := text(v)
 		minimum, err := apiversion.Parse(version)
@@ -219,7 +221,7 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 	case "options":
 	default:
 		l.fault(k, field, "is not a member of an environment",
-			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, or options for members of your own")
+			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, or options for members of your own")
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
+	"github.com/stepward/stepward/internal/settings"
 	"github.com/stepward/stepward/internal/watch"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
@@ -34,6 +35,7 @@ type service struct {
 
 	watchers  []*watch.Watcher
 	policy    *policy.Engine
+	settings  *settings.Poller // nil where no environment follows its backend
 	keys      []*keySource
 	door      *listen.Server // nil without an upstream: other proxies forward, and only ask here
 	asked     []server       // where they ask
@@ -54,6 +56,8 @@ type service struct {
 	draining atomic.Bool
 
 	certificate atomic.Pointer[error] // of the last reload
+
+	unknownActions []string // told last; only the poller looks, which does one thing at a time
 }
 
 // server is one listener, of whatever protocol.
@@ -94,7 +98,7 @@ func (s *service) serveDoor(w http.ResponseWriter, r *http.Request) {
 }
 
 // Run serves until ctx ends, then lets requests in flight finish and closes everything. It listens at once and is ready once
-// every issuer's keys are there, for which it waits jwks.start_wait.
+// every issuer's keys are there, for which it waits jwks.start_wait, and every environment's settings have been asked for.
 func (s *service) Run(ctx context.Context) error {
 	s.serving.Store(true)
 	s.announce()
@@ -114,9 +118,12 @@ func (s *service) Run(ctx context.Context) error {
 	for _, w := range s.watchers {
 		wg.Go(func() { w.Run(ctx) })
 	}
+	if s.settings != nil {
+		wg.Go(func() { s.settings.Run(ctx) })
+	}
 	if err := waitForKeys(ctx, s.keys, s.config.JWKS.StartWait); err != nil && ctx.Err() == nil {
 		cancel(fmt.Errorf("%w; nothing can be verified without them", err))
-	} else if err == nil {
+	} else if err == nil && s.waitForSettings(ctx) {
 		s.started = true
 		s.log.Info("ready", append(s.addresses(),
 			"policy_revision", s.policy.Snapshot().Revision(), "ledger", string(s.config.Ledger.Kind))...)
@@ -153,6 +160,7 @@ func (s *service) announce() {
 	}
 	s.warnOfShadow()
 	s.warnOfFence()
+	s.warnOfActions()
 }
 
 // warnOfFence says why tokens that are good everywhere else are refused by a ledger that is new.
@@ -214,7 +222,7 @@ func (s *service) follow() error {
 	return errors.Join(errs...)
 }
 
-// Reload reads policy, keys in files and certificates again, and opens the decision log anew. What cannot be read, or does not
+// Reload reads policy, keys in files and certificates again, asks for environment settings, and opens the decision log anew. What cannot be read, or does not
 // pass its probe, stays as it was, and is logged.
 func (s *service) Reload(ctx context.Context) {
 	s.log.Info("reloading")
@@ -223,6 +231,9 @@ func (s *service) Reload(ctx context.Context) {
 	s.reloadKeys(ctx)
 	if err := s.decisions.Reopen(); err != nil {
 		s.log.Error("decision log not reopened", "error", err)
+	}
+	if s.settings != nil {
+		s.settings.Poll(ctx)
 	}
 }
 
@@ -266,6 +277,7 @@ func (s *service) checks() []admin.Check {
 		}
 	}
 	list = append(list, s.policyCheck())
+	list = append(list, s.settingsChecks()...)
 	for _, source := range s.keys {
 		list = append(list, source.check())
 	}

@@ -38,6 +38,9 @@ func newService(ctx context.Context, cfg *config.Config, out outputs) (_ *servic
 	if err := s.follow(); err != nil {
 		return nil, err
 	}
+	if err := s.openSettings(); err != nil {
+		return nil, err
+	}
 	if err := s.openPolicy(ctx); err != nil {
 		return nil, err
 	}
@@ -63,6 +66,7 @@ func newService(ctx context.Context, cfg *config.Config, out outputs) (_ *servic
 		return nil, err
 	}
 	s.registerGauges(verify)
+	s.registerSettings()
 	return s, nil
 }
 
@@ -75,14 +79,20 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
+// policyConfig is how the policy is loaded, by run and check alike.
+func policyConfig(cfg *config.Config) policy.Config {
+	c := cfg.Policy
+	return policy.Config{
+		FS: policyFiles(c.Path), CacheSize: c.CacheSize, DisableCache: c.CacheSize == 0, EvalTimeout: c.EvalTimeout, Scopes: cfg.Elevated.Scopes,
+	}
+}
+
 func (s *service) openPolicy(ctx context.Context) (err error) {
-	c := s.config.Policy
-	s.policy, err = policy.New(ctx, policy.Config{
-		FS: policyFiles(c.Path), CacheSize: c.CacheSize, DisableCache: c.CacheSize == 0, EvalTimeout: c.EvalTimeout,
-		Scopes: s.config.Elevated.Scopes, OnReload: s.policyReloaded, OnCache: s.metrics.RequirementCache,
-	})
+	c := policyConfig(s.config)
+	c.Synced, c.OnReload, c.OnCache = s.knownSettings(), s.policyReloaded, s.metrics.RequirementCache
+	s.policy, err = policy.New(ctx, c)
 	if err != nil {
-		return inFolder(c.Path, err)
+		return inFolder(s.config.Policy.Path, err)
 	}
 	s.metrics.PolicyReload(nil, time.Now())
 	return nil

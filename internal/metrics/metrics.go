@@ -32,6 +32,8 @@ type Metrics struct {
 	advice     *prometheus.CounterVec
 	gaps       *prometheus.CounterVec
 	wouldNeed  *prometheus.CounterVec
+	polls      *prometheus.CounterVec
+	changes    *prometheus.CounterVec
 
 	// DecisionLogDropped counts records that were lost.
 	DecisionLogDropped prometheus.Counter
@@ -95,6 +97,14 @@ func New(version string) *Metrics {
 			Name: "stepward_would_challenge_total",
 			Help: "Requests that passed and would be challenged for step-up at the announced version, by SDK and operation.",
 		}, []string{"sdk", "operation"}),
+		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_settings_polls_total",
+			Help: "Polls of environment settings, by outcome (ok, unreachable, status, invalid, refused, not_applied).",
+		}, []string{"outcome"}),
+		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_settings_changes_total",
+			Help: "Changes of environment settings, by kind (first_seen, raised, lowered, loosened, changed, downgrade_refused).",
+		}, []string{"kind"}),
 		DecisionLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stepward_decision_log_dropped_total",
 			Help: "Decision records that were lost because the buffer was full or could not be written.",
@@ -111,12 +121,16 @@ func New(version string) *Metrics {
 		Help: "Looks into the requirement cache, by result (hit, miss).",
 	}, []string{"result"})
 	m.hits, m.misses = cache.WithLabelValues("hit"), cache.WithLabelValues("miss")
+	// A series that begins at 1 is no increase to Prometheus, and of these the first one matters.
+	for _, kind := range []string{"first_seen", "raised", "lowered", "loosened", "changed", "downgrade_refused"} {
+		m.changes.WithLabelValues(kind)
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
-		m.advice, m.gaps, m.wouldNeed,
+		m.advice, m.gaps, m.wouldNeed, m.polls, m.changes,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -210,6 +224,12 @@ func (m *Metrics) RequirementCache(hit bool) {
 
 // UpstreamFailure counts one request without an answer.
 func (m *Metrics) UpstreamFailure(kind string) { m.upstream.WithLabelValues(kind).Inc() }
+
+// SettingsPoll counts one poll of one environment's settings.
+func (m *Metrics) SettingsPoll(outcome string) { m.polls.WithLabelValues(outcome).Inc() }
+
+// SettingsChange counts one change of an environment's settings, or one that was refused.
+func (m *Metrics) SettingsChange(kind string) { m.changes.WithLabelValues(kind).Inc() }
 
 // Gauge registers a value that is read when the metrics are.
 func (m *Metrics) Gauge(name, help string, labels map[string]string, read func() float64) {

@@ -37,6 +37,8 @@ func TestEverythingIsServed(t *testing.T) {
 	m.SDKAdvice("WalletKit")
 	m.ClientGap("ClientSDK", "credential.link")
 	m.WouldChallenge("other", "wallet.export")
+	m.SettingsPoll("refused")
+	m.SettingsChange("raised")
 	m.DecisionLogDropped.Inc()
 	m.InFlight.Set(3)
 	m.Gauge("stepward_ledger_entries", "Entries.", nil, func() float64 { return 7 })
@@ -55,6 +57,9 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_sdk_advice_total{sdk="WalletKit"} 1`,
 		`stepward_client_gaps_total{operation="credential.link",sdk="ClientSDK"} 1`,
 		`stepward_would_challenge_total{operation="wallet.export",sdk="other"} 1`,
+		`stepward_settings_polls_total{outcome="refused"} 1`,
+		`stepward_settings_changes_total{kind="raised"} 1`,
+		`stepward_settings_changes_total{kind="downgrade_refused"} 0`,
 		`stepward_decision_log_dropped_total 1`,
 		`stepward_requests_in_flight 3`,
 		`stepward_ledger_entries 7`,
