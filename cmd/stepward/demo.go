@@ -93,6 +93,7 @@ func newPlayground(ctx context.Context, out io.Writer, color bool) (_ *playgroun
 	}
 	p.issuer, err = issuer.New(issuer.Config{
 		Dir: p.dir, Environment: demoEnvironment, Audience: demoAudience, Code: demoCode, SessionLifetime: 12 * time.Hour,
+		Wallets: func(user string) ([]map[string]any, error) { return p.backend.Credentials(user) },
 	})
 	if err != nil {
 		return nil, err

@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"github.com/stepward/stepward/config"
-	"github.com/stepward/stepward/examples/backend"
 )
 
 // console is where an environment's owner changes its settings: a server that answers what a test says.
@@ -200,7 +199,7 @@ func TestALockedEnvironment(t *testing.T) {
 
 // The example backend is asked itself, on the address that requests go to, and a signal asks again.
 func TestSettingsOfTheBackendItself(t *testing.T) {
-	w := newWorld(t, func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" })
+	w := newWorldAt(t, "2026_01_01")
 	section := "environment: {fixed: '" + testEnvironment + "', settings: {url: '/api/v0/sdk/{environmentId}/settings', cache_file: settings.json, every: 1h}}"
 	if problems := checkSettings(t.Context(), must(config.Load(w.config(section), config.LoadOptions{}))); len(problems) > 0 {
 		t.Errorf("check says %q", problems)

@@ -62,10 +62,16 @@ func (b *buffer) String() string {
 
 func newWorld(t *testing.T, edits ...func(*backend.Config)) *world {
 	t.Helper()
+	return newWorldAt(t, "", edits...)
+}
+
+// newWorldAt makes the world of an environment with this floor; empty leaves the issuer's default.
+func newWorldAt(t *testing.T, floor string, edits ...func(*backend.Config)) *world {
+	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), stdout: new(buffer), stderr: new(buffer), answers: new(buffer)}
+	ic := issuer.Config{Dir: w.dir, Environment: testEnvironment, Audience: testAudience, Algorithm: "ES256", MinimumAPIVersion: floor}
 	var err error
-	w.issuer, err = issuer.New(issuer.Config{Dir: w.dir, Environment: testEnvironment, Audience: testAudience, Algorithm: "ES256"})
-	if err != nil {
+	if w.issuer, err = issuer.New(ic); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.issuer.Close() })

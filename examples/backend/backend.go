@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/rs/cors"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -32,8 +33,8 @@ type Config struct {
 	Dir string
 	// Environment is the id that paths name.
 	Environment string
-	// MinimumAPIVersion is what GET settings tells SDKs; empty means 2026_04_01.
-	MinimumAPIVersion string
+	// Origins are the sites whose pages may call, with cookies (CORS); none means no page may.
+	Origins []string
 	// Pause is how long a stream waits between its two events; zero is not at all.
 	Pause time.Duration
 	// Next answers what the backend does not: with the example issuer here, both share one host, as they do at Dynamic. Nil
@@ -55,9 +56,6 @@ type Backend struct {
 func New(cfg Config) (*Backend, error) {
 	if cfg.Dir == "" || cfg.Environment == "" {
 		return nil, errors.New("backend: Dir and Environment are required")
-	}
-	if cfg.MinimumAPIVersion == "" {
-		cfg.MinimumAPIVersion = "2026_04_01"
 	}
 	if cfg.Next == nil {
 		cfg.Next = http.NotFoundHandler()
@@ -98,18 +96,12 @@ func (b *Backend) Handler() http.Handler {
 	stream := func(call, last string, h userFunc) { handle(call, b.stream(last, asUser(h))) }
 
 	public("GET /healthcheck", fixed(object{"status": "ok"}))
-	public("GET /settings", b.settings)
 	public("GET /networks", fixed([]object{{"chainName": "solana", "networks": []string{"mainnet", "devnet"}}}))
 	public("GET /exchangeRates", fixed(object{"rates": object{"SOL": "142.10", "USDC": "1.00"}}))
 
-	user("GET /users", b.getUser)
-	user("PUT /users", b.updateUser)
-	user("DELETE /users", b.deleteUser)
-	user("GET /users/passkeys", b.emptyList("passkeys"))
+	handle("DELETE /users", http.HandlerFunc(b.deleteUser))
 	user("GET /businessAccounts", b.emptyList("businessAccounts"))
 	user("POST /businessAccounts/{id}/transferOwnership", b.transferOwnership)
-	user("POST /verify/link", b.linkWallet)
-	user("POST /verify/unlink", b.unlink)
 
 	stream("POST /waas/create", "keygen_complete", b.createWallet)
 	stream("POST /waas/{walletId}/signMessage", "ceremony_complete", b.signMessage)
@@ -118,5 +110,18 @@ func (b *Backend) Handler() http.Handler {
 	user("GET /waas/byWalletAddress/{address}", b.walletByAddress)
 	user("DELETE /users/embeddedWallets/{walletId}/softDelete", b.softDelete)
 	user("PUT /users/embeddedWallets/{walletId}/restore", b.restore)
-	return b.counted(mux)
+	return b.fromBrowsers(b.counted(mux))
+}
+
+// fromBrowsers answers preflights, and tells browsers which pages may read the answers: those of Config.Origins. What a page
+// may send is not limited: each SDK has headers of its own.
+func (b *Backend) fromBrowsers(h http.Handler) http.Handler {
+	if len(b.cfg.Origins) == 0 {
+		return h
+	}
+	return cors.New(cors.Options{
+		AllowedOrigins: b.cfg.Origins, AllowCredentials: true, AllowedHeaders: []string{"*"},
+		AllowedMethods: []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete},
+		ExposedHeaders: []string{"x-dyn-request-id"},
+	}).Handler(h)
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -49,14 +50,8 @@ type answer struct {
 	Reason      string
 	Intent      string
 
-	ID, Alias, Scope    string
-	VerifiedCredentials []struct{ ID, Address, EmbeddedWalletID string }
-	User                *answer
-
 	RoomID, WalletID, AccountAddress string
 	Signature, EncryptedPrivateKey   string
-
-	SDK struct{ MinAPIVersion string }
 }
 
 type m map[string]any
@@ -129,21 +124,17 @@ func refuse(t *testing.T, got answer, status int, code string) {
 
 func TestPublicReadsNeedNobody(t *testing.T) {
 	w := newWorld(t)
-	for _, path := range []string{"/healthcheck", "/settings", "/networks", "/exchangeRates"} {
+	for _, path := range []string{"/healthcheck", "/networks", "/exchangeRates"} {
 		if got := w.do("", "GET", path, nil); got.Status != 200 {
 			t.Errorf("%s: got %d", path, got.Status)
 		}
-	}
-	if got := w.do("", "GET", "/settings", nil).SDK.MinAPIVersion; got != "2026_04_01" {
-		t.Errorf("minApiVersion: got %q", got)
 	}
 }
 
 func TestEverythingElseNeedsASubject(t *testing.T) {
 	w := newWorld(t)
 	for _, call := range []string{
-		"GET /users", "PUT /users", "DELETE /users", "GET /users/passkeys", "GET /businessAccounts",
-		"POST /businessAccounts/a/transferOwnership", "POST /verify/link", "POST /verify/unlink", "POST /waas/create",
+		"DELETE /users", "GET /businessAccounts", "POST /businessAccounts/a/transferOwnership", "POST /waas/create",
 		"POST /waas/w/signMessage", "POST /waas/w/privateKey/export", "POST /waas/w/refresh", "GET /waas/byWalletAddress/a",
 		"DELETE /users/embeddedWallets/w/softDelete", "PUT /users/embeddedWallets/w/restore",
 	} {
@@ -152,44 +143,79 @@ func TestEverythingElseNeedsASubject(t *testing.T) {
 	}
 }
 
+// ids are of the wallets that SDKs are told of.
+func (w *world) ids(user string) []string {
+	w.t.Helper()
+	credentials, err := w.backend.Credentials(user)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	ids := []string{}
+	for _, c := range credentials {
+		if c["format"] != "blockchain" || c["wallet_provider"] != "embeddedWallet" || c["public_identifier"] == "" {
+			w.t.Errorf("got credential %v", c)
+		}
+		ids = append(ids, c["embedded_wallet_id"].(string))
+	}
+	return ids
+}
+
 func TestCredentials(t *testing.T) {
 	w := newWorld(t)
-	link := m{"publicWalletAddress": "0xabc", "chain": "eip155", "walletName": "metamask"}
-	linked := w.do("ann", "POST", "/verify/link", link)
-	if linked.Status != 200 || len(linked.User.VerifiedCredentials) != 1 {
-		t.Fatalf("link: got %+v", linked)
+	first, second := w.wallet("ann"), w.wallet("ann")
+	if got := w.ids("ann"); !slices.Equal(got, []string{first.ID, second.ID}) {
+		t.Errorf("got %v", got)
 	}
-	refuse(t, w.do("ann", "POST", "/verify/link", link), 422, "reassign_wallet_error")
-	refuse(t, w.do("ann", "POST", "/verify/link", m{}), 422, "invalid_verification")
-
-	id := linked.User.VerifiedCredentials[0].ID
-	refuse(t, w.do("bob", "POST", "/verify/unlink", m{"walletId": id}), 422, "invalid_unlink_request")
-	for _, name := range []string{"walletId", "verifiedCredentialId", "verifiedCrentialId", "primaryWalletId"} {
-		got := w.do("ann", "POST", "/verify/unlink", m{name: id})
-		if got.Status != 200 || len(got.User.VerifiedCredentials) != 0 {
-			t.Errorf("unlink by %s: got %+v", name, got)
-		}
-		id = w.do("ann", "POST", "/verify/link", link).User.VerifiedCredentials[0].ID
+	if got := w.do("ann", "DELETE", "/users/embeddedWallets/"+first.ID+"/softDelete", nil); got.Status >= 300 {
+		t.Fatalf("delete: got %d", got.Status)
+	}
+	if got := w.ids("ann"); !slices.Equal(got, []string{second.ID}) {
+		t.Errorf("after a deletion: got %v", got)
+	}
+	if got := w.ids("bob"); len(got) != 0 {
+		t.Errorf("bob: got %v", got)
 	}
 }
 
-func TestUsers(t *testing.T) {
-	w := newWorld(t)
+func TestUsersAreForgottenByBoth(t *testing.T) {
+	var asked string
+	w := newWorld(t, func(c *backend.Config) {
+		c.Next = http.HandlerFunc(func(out http.ResponseWriter, r *http.Request) {
+			asked = r.Method + " " + r.URL.Path
+			out.WriteHeader(http.StatusNoContent)
+		})
+	})
 	wallet := w.wallet("ann")
-	if got := w.do("ann", "PUT", "/users", m{"alias": "Annie", "unknown": 1}); got.Status != 200 || got.User.Alias != "Annie" {
-		t.Errorf("update: got %+v", got)
+	if got := w.do("ann", "DELETE", "/users", nil); got.Status != 204 || asked != "DELETE "+w.backend.Prefix()+"/users" {
+		t.Errorf("got %d, the issuer was asked %q", got.Status, asked)
 	}
-	got := w.do("ann", "GET", "/users", nil)
-	if got.ID != "ann" || got.Alias != "Annie" || got.Scope != "user:basic" || len(got.VerifiedCredentials) != 1 {
-		t.Errorf("got %+v", got)
-	}
-	if got := w.do("ann", "DELETE", "/users", nil); got.Status != 204 {
-		t.Errorf("delete: got %d", got.Status)
-	}
-	if got := w.do("ann", "GET", "/users", nil); got.Alias != "" || len(got.VerifiedCredentials) != 0 {
-		t.Errorf("after delete: got %+v", got)
+	if got := w.ids("ann"); len(got) != 0 {
+		t.Errorf("after the deletion: got %v", got)
 	}
 	refuse(t, w.do("ann", "POST", "/waas/"+wallet.ID+"/signMessage", m{"message": "x"}), 404, "not_found")
+}
+
+func TestPagesOfConfiguredOriginsMayCall(t *testing.T) {
+	const origin = "http://localhost:5173"
+	w := newWorld(t, func(c *backend.Config) { c.Origins = []string{origin} })
+	preflight := func(from string) http.Header {
+		return w.send("", "OPTIONS", "/waas/w/signMessage", nil, "Origin", from, "Access-Control-Request-Method", "POST",
+			"Access-Control-Request-Headers", "authorization,content-type,x-dyn-elevated-access-token,x-dyn-version").Header
+	}
+	got := preflight(origin)
+	if got.Get("Access-Control-Allow-Origin") != origin || got.Get("Access-Control-Allow-Credentials") != "true" ||
+		!strings.Contains(got.Get("Access-Control-Allow-Headers"), "x-dyn-elevated-access-token") {
+		t.Errorf("preflight: got %v", got)
+	}
+	if got := preflight("http://evil.example").Get("Access-Control-Allow-Origin"); got != "" {
+		t.Errorf("another origin: got %q", got)
+	}
+	if got := w.send("", "GET", "/networks", nil, "Origin", origin).Header; got.Get("Access-Control-Allow-Origin") != origin {
+		t.Errorf("request: got %v", got)
+	}
+	if got := w.backend.Executions(w.backend.Prefix() + "/waas/w/signMessage"); got != 0 {
+		t.Errorf("a preflight counts as %d executions", got)
+	}
 }
 
 func TestAGovernedChangeIsAskedForTwice(t *testing.T) {
@@ -208,11 +234,11 @@ func TestAGovernedChangeIsAskedForTwice(t *testing.T) {
 
 func TestBodies(t *testing.T) {
 	w := newWorld(t)
-	for name, body := range map[string]string{"none": "", "no JSON": "{", "wrong type": `{"alias":1}`} {
-		t.Run(name, func(t *testing.T) { refuse(t, w.do("ann", "PUT", "/users", body), 400, "bad_request") })
+	for name, body := range map[string]string{"none": "", "no JSON": "{", "wrong type": `{"chain":1}`} {
+		t.Run(name, func(t *testing.T) { refuse(t, w.do("ann", "POST", "/waas/create", body), 400, "bad_request") })
 	}
-	large := `{"alias":"` + strings.Repeat("a", 2<<20) + `"}`
-	refuse(t, w.do("ann", "PUT", "/users", large), 413, "body_too_large")
+	large := `{"chain":"` + strings.Repeat("a", 2<<20) + `"}`
+	refuse(t, w.do("ann", "POST", "/waas/create", large), 413, "body_too_large")
 }
 
 func TestEveryRequestIsCounted(t *testing.T) {
@@ -222,15 +248,15 @@ func TestEveryRequestIsCounted(t *testing.T) {
 	w.do("", "POST", export, m{})
 	w.do("ann", "POST", export, m{"exportId": "nonsense"})
 	w.do("ann", "GET", "/users", nil)
-	w.do("ann", "PUT", "/users", m{})
+	w.do("ann", "DELETE", "/users", nil)
 	w.do("ann", "GET", "/nowhere", nil)
-	for path, want := range map[string]int{export: 2, "/users": 2, "/nowhere": 1, "/settings": 0} {
+	for path, want := range map[string]int{export: 2, "/users": 2, "/nowhere": 1, "/networks": 0} {
 		if got := w.backend.Executions(w.backend.Prefix() + path); got != want {
 			t.Errorf("%s: got %d, want %d", path, got, want)
 		}
 	}
 	counts, err := w.backend.Counts()
-	if err != nil || counts["PUT "+w.backend.Prefix()+"/users"] != 1 || len(counts) != 4 {
+	if err != nil || counts["DELETE "+w.backend.Prefix()+"/users"] != 1 || len(counts) != 4 {
 		t.Errorf("got %v, %v", counts, err)
 	}
 }
@@ -255,16 +281,16 @@ func TestStateOutlivesTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	w := newWorld(t, func(c *backend.Config) { c.Dir = dir })
 	wallet := w.wallet("ann")
-	w.do("ann", "GET", "/users", nil)
+	w.do("ann", "GET", "/businessAccounts", nil)
 	if err := w.backend.Close(); err != nil {
 		t.Fatal(err)
 	}
 	again := newWorld(t, func(c *backend.Config) { c.Dir = dir })
-	if got := again.do("ann", "GET", "/users", nil).VerifiedCredentials; len(got) != 1 || got[0].EmbeddedWalletID != wallet.ID {
-		t.Errorf("got %+v", got)
+	if got := again.ids("ann"); !slices.Equal(got, []string{wallet.ID}) {
+		t.Errorf("got %v", got)
 	}
-	if got := again.backend.Executions(again.backend.Prefix() + "/users"); got != 2 {
-		t.Errorf("executions: got %d, want 2", got)
+	if got := again.backend.Executions(again.backend.Prefix() + "/businessAccounts"); got != 1 {
+		t.Errorf("executions: got %d, want 1", got)
 	}
 }
 
@@ -309,7 +335,7 @@ func TestManyAtOnce(t *testing.T) {
 		})
 	}
 	wait.Wait()
-	if got := len(w.do("ann", "GET", "/users", nil).VerifiedCredentials); got != 32 {
+	if got := len(w.ids("ann")); got != 32 {
 		t.Errorf("got %d wallets, want 32", got)
 	}
 	if got := w.backend.Executions(w.backend.Prefix() + "/waas/create"); got != 32 {

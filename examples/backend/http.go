@@ -31,6 +31,8 @@ type failure struct {
 
 func (f *failure) Error() string { return f.Code + ": " + f.Message }
 
+var errUnauthorized = &failure{http.StatusUnauthorized, "unauthorized", "Unauthorized"}
+
 func notFound(what string) error {
 	return &failure{http.StatusNotFound, "not_found", what + " not found"}
 }
@@ -44,7 +46,7 @@ func asUser(h userFunc) handlerFunc {
 	return func(r *http.Request) (any, error) {
 		user := r.Header.Get(headerSubject)
 		if user == "" {
-			return nil, &failure{http.StatusUnauthorized, "unauthorized", "Unauthorized"}
+			return nil, errUnauthorized
 		}
 		return h(r, user)
 	}

@@ -21,20 +21,8 @@ const (
 
 // user is what the backend keeps about one; who users are, the gate knows.
 type user struct {
-	ID        string   `json:"id"`
-	Alias     string   `json:"alias,omitempty"`
-	FirstName string   `json:"firstName,omitempty"`
-	LastName  string   `json:"lastName,omitempty"`
-	Wallets   []string `json:"wallets"`
-	Linked    []linked `json:"linked"`
-}
-
-// linked is an external wallet.
-type linked struct {
-	ID      string `json:"id"`
-	Chain   string `json:"chain"`
-	Address string `json:"address"`
-	Name    string `json:"name"`
+	ID      string   `json:"id"`
+	Wallets []string `json:"wallets"`
 }
 
 // wallet is an Ed25519 key pair.

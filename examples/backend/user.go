@@ -2,100 +2,60 @@ package backend
 
 import (
 	"net/http"
-	"slices"
 
 	bolt "go.etcd.io/bbolt"
 )
 
-// GET /settings is where SDKs read which version the environment demands.
-func (b *Backend) settings(*http.Request) (any, error) {
-	return object{
-		"sdk":      object{"minApiVersion": b.cfg.MinimumAPIVersion, "multiWallet": true},
-		"security": object{"deviceRegistrationRequired": true, "mfa": object{"enabled": true}},
-	}, nil
-}
-
-// GET /users
-func (b *Backend) getUser(r *http.Request, id string) (any, error) {
-	var answer any
+// Credentials returns a user's wallets as the credentials that SDKs know them by (models/JwtVerifiedCredential.js of
+// sdk-api-core). Who users are, and what else they have, the issuer knows.
+func (b *Backend) Credentials(user string) ([]map[string]any, error) {
+	credentials := []object{}
 	err := b.db.View(func(tx *bolt.Tx) error {
-		u, err := load(tx, id)
+		u, err := load(tx, user)
 		if err != nil {
 			return err
 		}
-		answer, err = b.describe(tx, r, u)
-		return err
-	})
-	return answer, err
-}
-
-// PUT /users
-func (b *Backend) updateUser(r *http.Request, id string) (any, error) {
-	var body struct{ Alias, FirstName, LastName *string }
-	if err := decode(r, &body); err != nil {
-		return nil, err
-	}
-	return b.changeUser(r, id, func(_ *bolt.Tx, u *user) error {
-		for _, change := range []struct{ from, to *string }{
-			{body.Alias, &u.Alias}, {body.FirstName, &u.FirstName}, {body.LastName, &u.LastName},
-		} {
-			if change.from != nil {
-				*change.to = *change.from
+		for _, id := range u.Wallets {
+			w, err := loadWallet(tx, id, u.ID)
+			if err != nil {
+				return err
 			}
+			if w.Deleted {
+				continue
+			}
+			credentials = append(credentials, object{"id": w.ID, "format": "blockchain", "chain": "solana", "address": w.Address,
+				"public_identifier": w.Address, "wallet_name": "dynamicwaas", "wallet_provider": "embeddedWallet",
+				"embedded_wallet_id": w.ID, "signInEnabled": false})
 		}
 		return nil
 	})
+	return credentials, err
 }
 
-// DELETE /users
-func (b *Backend) deleteUser(_ *http.Request, id string) (any, error) {
-	return nil, b.update(func(tx *bolt.Tx) error {
-		u, err := load(tx, id)
+// deleteUser forgets a user's wallets, and leaves the rest to Config.Next.
+func (b *Backend) deleteUser(w http.ResponseWriter, r *http.Request) {
+	user := r.Header.Get(headerSubject)
+	if user == "" {
+		b.answer(w, r, nil, errUnauthorized)
+		return
+	}
+	err := b.update(func(tx *bolt.Tx) error {
+		u, err := load(tx, user)
 		if err != nil {
 			return err
 		}
-		for _, w := range u.Wallets {
-			if err := remove(tx, bucketWallets, w); err != nil {
+		for _, id := range u.Wallets {
+			if err := remove(tx, bucketWallets, id); err != nil {
 				return err
 			}
 		}
-		return remove(tx, bucketUsers, id)
+		return remove(tx, bucketUsers, user)
 	})
-}
-
-// POST /verify/link {publicWalletAddress, chain, walletName}. The service also checks what the wallet signed; this does not.
-func (b *Backend) linkWallet(r *http.Request, id string) (any, error) {
-	var body struct{ PublicWalletAddress, Chain, WalletName string }
-	if err := decode(r, &body); err != nil {
-		return nil, err
+	if err != nil {
+		b.answer(w, r, nil, err)
+		return
 	}
-	if body.PublicWalletAddress == "" {
-		return nil, unprocessable("invalid_verification", "publicWalletAddress is missing")
-	}
-	return b.changeUser(r, id, func(_ *bolt.Tx, u *user) error {
-		if slices.ContainsFunc(u.Linked, func(l linked) bool { return l.Address == body.PublicWalletAddress }) {
-			return unprocessable("reassign_wallet_error", "The wallet is linked already")
-		}
-		u.Linked = append(u.Linked, linked{newID(), body.Chain, body.PublicWalletAddress, body.WalletName})
-		return nil
-	})
-}
-
-// POST /verify/unlink {walletId}, or whichever other name for it a client uses: one of them is misspelt in Dynamic's own API.
-func (b *Backend) unlink(r *http.Request, id string) (any, error) {
-	var body struct{ WalletID, VerifiedCredentialID, VerifiedCrentialID, PrimaryWalletID string }
-	if err := decode(r, &body); err != nil {
-		return nil, err
-	}
-	names := []string{body.WalletID, body.VerifiedCredentialID, body.VerifiedCrentialID, body.PrimaryWalletID}
-	return b.changeUser(r, id, func(_ *bolt.Tx, u *user) error {
-		before := len(u.Linked)
-		u.Linked = slices.DeleteFunc(u.Linked, func(l linked) bool { return slices.Contains(names, l.ID) })
-		if len(u.Linked) == before {
-			return unprocessable("invalid_unlink_request", "No such credential")
-		}
-		return nil
-	})
+	b.cfg.Next.ServeHTTP(w, r)
 }
 
 // POST /businessAccounts/{id}/transferOwnership {newOwnerUserId, intent?, intentSignature?} is a governed change: the first call
@@ -127,47 +87,4 @@ func (b *Backend) transferOwnership(r *http.Request, _ string) (any, error) {
 
 func (b *Backend) emptyList(name string) userFunc {
 	return func(*http.Request, string) (any, error) { return object{"count": 0, name: []any{}}, nil }
-}
-
-// changeUser applies f to a user in one transaction and answers with what became of them.
-func (b *Backend) changeUser(r *http.Request, id string, f func(tx *bolt.Tx, u *user) error) (any, error) {
-	var answer any
-	err := b.update(func(tx *bolt.Tx) error {
-		u, err := load(tx, id)
-		if err != nil {
-			return err
-		}
-		if err := f(tx, &u); err != nil {
-			return err
-		}
-		if err := put(tx, bucketUsers, id, u); err != nil {
-			return err
-		}
-		described, err := b.describe(tx, r, u)
-		answer = object{"user": described}
-		return err
-	})
-	return answer, err
-}
-
-// describe is a user as the SDK reads one.
-func (b *Backend) describe(tx *bolt.Tx, r *http.Request, u user) (object, error) {
-	credentials := []object{}
-	for _, id := range u.Wallets {
-		w, err := loadWallet(tx, id, u.ID)
-		if err != nil {
-			return nil, err
-		}
-		if w.Deleted {
-			continue
-		}
-		credentials = append(credentials, object{"id": w.ID, "format": "blockchain", "chain": "solana", "address": w.Address,
-			"publicIdentifier": w.Address, "walletProvider": "embeddedWallet", "embeddedWalletId": w.ID, "signInEnabled": false})
-	}
-	for _, l := range u.Linked {
-		credentials = append(credentials, object{"id": l.ID, "format": "blockchain", "chain": l.Chain, "address": l.Address,
-			"publicIdentifier": l.Address, "walletName": l.Name, "walletProvider": "browserExtension", "signInEnabled": true})
-	}
-	return object{"id": u.ID, "projectEnvironmentId": b.cfg.Environment, "scope": r.Header.Get(headerScopes),
-		"alias": u.Alias, "firstName": u.FirstName, "lastName": u.LastName, "verifiedCredentials": credentials}, nil
 }

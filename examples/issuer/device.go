@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -53,6 +54,15 @@ type deviceToken struct {
 	expiring
 }
 
+// GET /nonce
+func (i *Issuer) getNonce(*http.Request) (any, error) {
+	nonces, err := i.newNonces(1)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"nonce": nonces[0]}, nil
+}
+
 // GET /nonces?count=5
 func (i *Issuer) getNonces(r *http.Request) (any, error) {
 	count := 1
@@ -63,20 +73,35 @@ func (i *Issuer) getNonces(r *http.Request) (any, error) {
 		}
 		count = n
 	}
+	nonces, err := i.newNonces(count)
+	return map[string][]string{"nonces": nonces}, err
+}
+
+func (i *Issuer) newNonces(count int) ([]string, error) {
 	nonces := make([]string, count)
 	err := i.update(func(tx *bolt.Tx) error {
 		if err := sweep(tx, bucketNonces, i.cfg.Now()); err != nil {
 			return err
 		}
 		for n := range nonces {
-			nonces[n] = newID()
+			nonces[n] = strings.ReplaceAll(newID(), "-", "") // EIP-4361 wants letters and digits
 			if err := put(tx, bucketNonces, nonces[n], i.expiry(nonceLifetime)); err != nil {
 				return err
 			}
 		}
 		return nil
 	})
-	return map[string][]string{"nonces": nonces}, err
+	return nonces, err
+}
+
+// spendNonce takes a nonce that was given out and has not been used, and says whether there was one.
+func (i *Issuer) spendNonce(tx *bolt.Tx, nonce string) (bool, error) {
+	var e expiring
+	known, err := get(tx, bucketNonces, nonce, &e)
+	if err != nil || !known || i.cfg.Now().After(e.Expires) {
+		return false, err
+	}
+	return true, remove(tx, bucketNonces, nonce)
 }
 
 // deviceKey returns the public key of the device that a request proves to come from, empty if it does not try. The nonce is
@@ -86,15 +111,14 @@ func (i *Issuer) deviceKey(tx *bolt.Tx, r *http.Request) (string, error) {
 	if publicKey == "" {
 		return "", nil
 	}
-	var e expiring
-	known, err := get(tx, bucketNonces, nonce, &e)
+	fresh, err := i.spendNonce(tx, nonce)
 	if err != nil {
 		return "", err
 	}
-	if !known || i.cfg.Now().After(e.Expires) || !signedBy(publicKey, nonce, r.Header.Get(headerSignedNonce)) {
+	if !fresh || !signedBy(publicKey, nonce, r.Header.Get(headerSignedNonce)) {
 		return "", fail(http.StatusBadRequest, "invalid_device_signature", "Device nonce or signature invalid")
 	}
-	return publicKey, remove(tx, bucketNonces, nonce)
+	return publicKey, nil
 }
 
 // signedBy checks a P-256 signature over SHA-256 of nonce: a compressed point, and r followed by s, both in hex.
@@ -118,28 +142,44 @@ func signedBy(publicKey, nonce, signature string) bool {
 }
 
 // admit decides whether somebody signs in on a known device. A new user's first device is registered without asking. On any
-// other unknown device the session may only register it, by the link in the mail that admit returns.
-func (i *Issuer) admit(tx *bolt.Tx, r *http.Request, n *newSession, email, publicKey string) (*Mail, error) {
+// other unknown device the session may only register it, by the link in the mail that admit returns. How the service reaches
+// users who have neither an address nor a number is not documented; here no mail is sent and the device stays unregistered.
+func (i *Issuer) admit(tx *bolt.Tx, r *http.Request, n *newSession, publicKey string) (*Mail, error) {
 	for _, d := range n.user.Devices {
 		if publicKey != "" && d.PublicKey == publicKey {
 			n.device = d.ID
 			return nil, nil
 		}
 	}
-	if n.created {
-		if publicKey == "" {
-			return nil, nil
-		}
+	if n.created && publicKey != "" {
 		n.device = n.user.register(r, publicKey, i.cfg.Now())
 		return nil, put(tx, bucketUsers, n.user.ID, n.user)
 	}
+	if n.created || !i.registersDevices() {
+		return nil, nil
+	}
 	n.scope = scopeDeviceRegister
+	to := n.user.first(formatEmail)
+	if to == "" {
+		to = n.user.first(formatPhone)
+	}
+	if to == "" {
+		return nil, nil
+	}
 	if err := sweep(tx, bucketDeviceTokens, i.cfg.Now()); err != nil {
 		return nil, err
 	}
 	token := newID()
 	err := put(tx, bucketDeviceTokens, hash(token), deviceToken{n.user.ID, publicKey, i.expiry(deviceTokenLifetime)})
-	return &Mail{To: email, Token: token, Link: i.cfg.Audience + "/?deviceRegistrationToken=" + url.QueryEscape(token)}, err
+	return &Mail{To: to, Token: token, Link: i.site(r) + "/?deviceRegistrationToken=" + url.QueryEscape(token)}, err
+}
+
+// site is the origin that a request comes from, if it is one of ours: links lead nowhere else.
+func (i *Issuer) site(r *http.Request) string {
+	if origin := r.Header.Get("Origin"); slices.Contains(i.cfg.Origins, origin) {
+		return origin
+	}
+	return i.cfg.Audience
 }
 
 func (u *user) register(r *http.Request, publicKey string, now time.Time) (id string) {

@@ -30,6 +30,18 @@ type Config struct {
 	Issuer string
 	// Audience is the claim aud, and the page that links in mails lead to: the origin of the wallet's web site.
 	Audience string
+	// Origins are sites besides Audience that people use the wallet on: passkeys and wallet signatures are good for these, and
+	// redirects lead to no others.
+	Origins []string
+	// MinimumAPIVersion is the floor of the environment; empty means 2026_04_01. Below it no step-up is asked for, and no device
+	// is to be registered.
+	MinimumAPIVersion string
+	// Actions are the operations for which the environment wants a second factor, as GET settings tells them.
+	Actions []Action
+	// Storage says where SDKs keep the session, as GET settings tells it: localstorage, cookie or both; empty means localstorage.
+	Storage []string
+	// Wallets, if set, returns the credentials of the wallets that the backend keeps for a user.
+	Wallets func(user string) ([]map[string]any, error)
 	// Algorithm is RS256, ES256 or EdDSA; empty means RS256. Keys that are in the file already keep theirs until Rotate.
 	Algorithm string
 	// Code is the code of every verification mail; empty draws a new one for each. Only a demo sets it.
@@ -67,6 +79,14 @@ func New(cfg Config) (*Issuer, error) {
 	if cfg.Algorithm == "" {
 		cfg.Algorithm = "RS256"
 	}
+	if cfg.MinimumAPIVersion == "" {
+		cfg.MinimumAPIVersion = versionStepUp
+	}
+	if cfg.Storage == nil {
+		cfg.Storage = []string{"localstorage"}
+	}
+	cfg.Origins = append([]string{cfg.Audience}, cfg.Origins...)
+	cfg.Actions = append([]Action{}, cfg.Actions...)
 	if cfg.SessionLifetime == 0 {
 		cfg.SessionLifetime = time.Hour
 	}
@@ -118,9 +138,11 @@ func (i *Issuer) Handler() http.Handler {
 	handle("GET", "/.well-known/jwks", i.getJWKS)
 	handle("GET", "/.well-known/jwks.json", i.getJWKS)
 
+	handle("GET", "/settings", i.settings)
+	handle("GET", "/nonce", i.getNonce)
 	handle("GET", "/nonces", i.getNonces)
 	handle("POST", "/emailVerifications/create", i.createEmailVerification)
-	handle("POST", "/emailVerifications/signin", i.signIn)
+	handle("POST", "/emailVerifications/signin", i.signInByCode(byMail))
 	session("GET", "/session", i.sessionCheck)
 	handle("POST", "/refresh", i.refresh)
 	session("POST", "/revoke", i.revoke)
@@ -130,13 +152,29 @@ func (i *Issuer) Handler() http.Handler {
 	session("DELETE", "/deviceRegistrations", i.deleteAllDevices)
 	session("DELETE", "/deviceRegistrations/{id}", i.deleteDevice)
 
+	session("GET", "/users", i.getUser)
+	session("PUT", "/users", i.updateUser)
+	session("DELETE", "/users", i.deleteUser)
+
 	session("GET", "/users/mfa", i.listMFA)
+	session("GET", "/users/mfa/methods", i.listMFAMethods)
 	session("GET", "/users/mfa/register/totp", i.beginTOTP)
 	session("POST", "/users/mfa/register/totp", i.finishTOTP)
+	session("PUT", "/users/mfa/{id}", i.setDefaultMFA)
 	session("DELETE", "/users/mfa/{id}", i.deleteMFA)
+	session("GET", "/users/mfa/recovery", i.getRecovery)
+	session("POST", "/users/mfa/recovery", i.newRecovery)
+
+	session("GET", "/users/passkeys", i.listPasskeys)
+	session("DELETE", "/users/passkeys", i.deletePasskey)
+	session("GET", "/users/passkeys/register", i.beginPasskey)
+	session("POST", "/users/passkeys/register", i.finishPasskey)
+	session("GET", "/users/passkeys/authenticate", i.beginPasskeyStepUp)
 
 	session("POST", "/stepUp/check", i.stepUpCheck)
 	session("POST", "/users/mfa/auth/totp", i.stepUpByTOTP)
-	session("POST", "/emailVerifications/verify", i.verifyEmail)
+	session("POST", "/users/mfa/auth/passkey", i.stepUpByPasskey)
+	session("POST", "/users/mfa/auth/recovery", i.stepUpByRecovery)
+	session("POST", "/emailVerifications/verify", i.verifyByCode(byMail))
 	return mux
 }

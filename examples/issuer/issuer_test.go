@@ -79,8 +79,33 @@ type answer struct {
 	User                                  struct {
 		ID, Email, Scope, SessionID string
 		NewUser                     bool
-		VerifiedCredentials         []struct{ ID, Format, Email string }
+		VerifiedCredentials         []credential
+
+		Alias, MFABackupCodeAcknowledgement string
 	}
+	MFAToken, NextView string
+
+	Alias, Scope, SessionID, ProjectEnvironmentID, LastVerifiedCredentialID string
+	VerifiedCredentials                                                     []credential
+
+	SDK                    struct{ MinAPIVersion string }
+	Chains, KYC, Providers []any
+	Security               struct {
+		DeviceRegistrationRequired bool
+		MFA                        struct{ Actions, Methods []any }
+		Auth                       struct{ Storage []string }
+	}
+
+	RecoveryCodes             []string
+	UserHasVerifiedMFAMethods bool
+	Passkeys                  []struct{ ID, CredentialID, CreatedAt string }
+
+	Challenge, RPID, Attestation string
+	RP                           struct{ ID string }
+	Timeout                      int
+	PubKeyCredParams             []any
+	ExcludeCredentials           []any
+	AllowCredentials             []any
 
 	VerificationUUID, Email string
 	Nonces                  []string
@@ -102,6 +127,8 @@ type answer struct {
 	Credentials         []struct{ ID, Format string }
 	DefaultCredentialID string
 }
+
+type credential struct{ ID, Format, Email string }
 
 type headers func(http.Header)
 
@@ -195,4 +222,18 @@ func refuse(t *testing.T, got answer, status int, code string) {
 	if got.Status != status || got.Code != code {
 		t.Errorf("got %d %q, want %d %q", got.Status, got.Code, status, code)
 	}
+}
+
+// introspect asks what an MFA token is worth, as the gate does.
+func (w *world) introspect(form string) m {
+	w.t.Helper()
+	r := httptest.NewRequestWithContext(w.t.Context(), "POST", "/introspect", strings.NewReader(form))
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+	recorder := httptest.NewRecorder()
+	w.issuer.Introspection().ServeHTTP(recorder, r)
+	answer := m{}
+	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil {
+		w.t.Error(err)
+	}
+	return answer
 }

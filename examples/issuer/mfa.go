@@ -39,19 +39,57 @@ type mfaDevice struct {
 	Verified   bool       `json:"verified"`
 	CreatedAt  time.Time  `json:"createdAt"`
 	VerifiedAt *time.Time `json:"verifiedAt"`
+	Default    bool       `json:"default"`
 }
 
-func (d *totpDevice) public() mfaDevice {
-	return mfaDevice{d.ID, "totp", d.VerifiedAt != nil, d.CreatedAt, d.VerifiedAt}
+func (u *user) mfaDevices(verifiedOnly bool) []mfaDevice {
+	list := []mfaDevice{}
+	for _, d := range u.MFA {
+		if d.VerifiedAt != nil || !verifiedOnly {
+			list = append(list, mfaDevice{d.ID, "totp", d.VerifiedAt != nil, d.CreatedAt, d.VerifiedAt, d.ID == u.DefaultMFA})
+		}
+	}
+	return list
 }
 
 // totp returns the user's verified app, or the one whose enrolment has begun.
 func (u *user) totp(verified bool) *totpDevice {
-	n := slices.IndexFunc(u.MFA, func(d totpDevice) bool { return (d.VerifiedAt != nil) == verified })
+	return u.findTOTP(func(d totpDevice) bool { return (d.VerifiedAt != nil) == verified })
+}
+
+func (u *user) findTOTP(which func(totpDevice) bool) *totpDevice {
+	n := slices.IndexFunc(u.MFA, which)
 	if n < 0 {
 		return nil
 	}
 	return &u.MFA[n]
+}
+
+// hasMFA says whether the user has a second factor that is ready for use.
+func (u *user) hasMFA() bool { return u.totp(true) != nil || len(u.Passkeys) > 0 }
+
+// mfaCredentials are the second factors, the default one first. A recovery code is none: it stands in for them.
+func (u *user) mfaCredentials() []stepUpCredential {
+	list := []stepUpCredential{}
+	for _, d := range u.MFA {
+		if d.VerifiedAt != nil {
+			list = append(list, stepUpCredential{ID: d.ID, Format: "totp", Type: "totp"})
+		}
+	}
+	for _, p := range u.Passkeys {
+		list = append(list, stepUpCredential{ID: p.ID, Format: "passkey", Type: "passkey"})
+	}
+	slices.SortStableFunc(list, func(a, b stepUpCredential) int {
+		return rank(a.ID != u.DefaultMFA) - rank(b.ID != u.DefaultMFA)
+	})
+	return list
+}
+
+func rank(later bool) int {
+	if later {
+		return 1
+	}
+	return 0
 }
 
 // EnrolTOTP gives a user an authenticator app as if the user had enrolled one, and returns its secret in base32. A user who
@@ -88,7 +126,7 @@ func (i *Issuer) TOTPSecret(sub string) (string, error) {
 }
 
 func (i *Issuer) generateTOTP(account string) (*otp.Key, error) {
-	key, err := totp.Generate(totp.GenerateOpts{Issuer: "Stepward example", AccountName: account, Period: totpPeriod})
+	key, err := totp.Generate(totp.GenerateOpts{Issuer: displayName, AccountName: account, Period: totpPeriod})
 	if err != nil {
 		return nil, fmt.Errorf("generate TOTP secret: %w", err)
 	}
@@ -124,8 +162,8 @@ func (i *Issuer) beginTOTP(_ *http.Request, s session) (any, error) {
 	var answer map[string]string
 	err := i.change(s.User, func(_ *bolt.Tx, u *user) error {
 		account := u.ID
-		if len(u.Emails) > 0 {
-			account = u.Emails[0].Email
+		if email := u.first(formatEmail); email != "" {
+			account = email
 		}
 		key, err := i.generateTOTP(account)
 		if err != nil {
@@ -161,7 +199,8 @@ func (i *Issuer) finishTOTP(r *http.Request, s session) (any, error) {
 		}
 		now := i.cfg.Now()
 		d.VerifiedAt = &now
-		answer = d.public()
+		all := u.mfaDevices(false)
+		answer = all[slices.IndexFunc(all, func(m mfaDevice) bool { return m.ID == d.ID })]
 		return nil
 	})
 	return answer, err
@@ -175,11 +214,68 @@ func (i *Issuer) listMFA(_ *http.Request, s session) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	list := make([]mfaDevice, 0, len(u.MFA))
-	for _, d := range u.MFA {
-		list = append(list, d.public())
+	list := u.mfaDevices(false)
+	return object{"count": len(list), "devices": list}, nil
+}
+
+// GET /users/mfa/methods?verifiedOnly=true
+func (i *Issuer) listMFAMethods(r *http.Request, s session) (any, error) {
+	u, err := i.user(s.User)
+	if err != nil {
+		return nil, err
 	}
-	return map[string]any{"count": len(list), "devices": list}, nil
+	verifiedOnly := r.URL.Query().Get("verifiedOnly") == "true"
+	return object{
+		"devices": u.mfaDevices(verifiedOnly), "passkeys": u.publicPasskeys(), "userHasVerifiedMfaMethods": u.hasMFA(),
+	}, nil
+}
+
+// PUT /users/mfa/{id} makes a device or a passkey the one that the user is asked for first.
+func (i *Issuer) setDefaultMFA(r *http.Request, s session) (any, error) {
+	if !s.complete() {
+		return nil, errUnauthorized
+	}
+	return nil, i.change(s.User, func(_ *bolt.Tx, u *user) error {
+		id := r.PathValue("id")
+		if !slices.ContainsFunc(u.mfaCredentials(), func(c stepUpCredential) bool { return c.ID == id }) {
+			return errNoMFADevice
+		}
+		u.DefaultMFA = id
+		return nil
+	})
+}
+
+// POST /users/mfa/auth/totp {id?, code, requestedScopes?, createMfaToken?}. A code for a device whose enrolment has begun also
+// finishes that: the JavaScript SDK has no other call for it.
+func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
+	var body struct {
+		ID   string `json:"id"`
+		Code string `json:"code"`
+		asked
+	}
+	if err := decode(r, &body); err != nil {
+		return nil, err
+	}
+	return i.stepUpBy(s, body.asked, func(_ *bolt.Tx, u *user) error {
+		d := u.totp(true)
+		if d == nil && s.complete() {
+			d = u.totp(false)
+		}
+		if body.ID != "" {
+			d = u.findTOTP(func(d totpDevice) bool { return d.ID == body.ID && (d.VerifiedAt != nil || s.complete()) })
+		}
+		if d == nil {
+			return errNoMFADevice
+		}
+		if err := d.accept(body.Code, i.cfg.Now()); err != nil {
+			return err
+		}
+		if d.VerifiedAt == nil {
+			now := i.cfg.Now()
+			d.VerifiedAt = &now
+		}
+		return nil
+	})
 }
 
 // DELETE /users/mfa/{id}
@@ -193,6 +289,7 @@ func (i *Issuer) deleteMFA(r *http.Request, s session) (any, error) {
 		if len(u.MFA) == before {
 			return errNoMFADevice
 		}
+		u.withoutMFA()
 		return nil
 	})
 }

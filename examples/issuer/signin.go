@@ -1,31 +1,15 @@
 package issuer
 
 import (
-	"crypto/rand"
-	"crypto/subtle"
-	"fmt"
-	"math/big"
 	"net/http"
-	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
 
-const (
-	codeLifetime = 10 * time.Minute
-	codeGuesses  = 5
-)
+const headerSessionKey = "x-dyn-session-public-key"
 
-// verification is a code that was sent to an address.
-type verification struct {
-	Email   string `json:"email"`
-	Code    string `json:"code"`
-	Guesses int    `json:"guesses"`
-	expiring
-}
-
-// verifyResponse is the answer of all calls that establish who somebody is.
+// verifyResponse is the answer of all calls that establish who somebody is (models/VerifyResponse.js of sdk-api-core).
 type verifyResponse struct {
 	User sdkUser `json:"user"`
 	// JWT and MinifiedJWT are the same token here; the service leaves most claims out of the second.
@@ -33,24 +17,8 @@ type verifyResponse struct {
 	MinifiedJWT         string `json:"minifiedJwt"`
 	ExpiresAt           int64  `json:"expiresAt"`
 	ElevatedAccessToken string `json:"elevatedAccessToken,omitempty"`
-}
-
-type sdkUser struct {
-	ID          string               `json:"id"`
-	Environment string               `json:"projectEnvironmentId"`
-	SessionID   string               `json:"sessionId"`
-	Email       string               `json:"email,omitempty"`
-	NewUser     bool                 `json:"newUser"`
-	Scope       string               `json:"scope"`
-	Credentials []verifiedCredential `json:"verifiedCredentials"`
-}
-
-type verifiedCredential struct {
-	ID               string `json:"id"`
-	Format           string `json:"format"`
-	Email            string `json:"email,omitempty"`
-	PublicIdentifier string `json:"publicIdentifier"`
-	SignInEnabled    bool   `json:"signInEnabled"`
+	MFAToken            string `json:"mfaToken,omitempty"`
+	NextView            string `json:"nextView,omitempty"` // in the answer of PUT /users, which has it and all of these
 }
 
 // newSession is what a session token is made from.
@@ -62,36 +30,23 @@ type newSession struct {
 	original string // the first session of the chain; empty for a new one
 	refresh  int64  // when that chain ends; zero for a new one
 	key      string
+	signIn   string // the id of the credential that began the chain
+	last     string // the id of the credential that was verified last
 	elevated string
+	mfaToken string
+	view     string
 }
 
 // respond signs a session token and says who it is for.
 func (i *Issuer) respond(n newSession) (verifyResponse, error) {
-	answer := verifyResponse{ElevatedAccessToken: n.elevated}
-	answer.User = sdkUser{ID: n.user.ID, Environment: i.cfg.Environment, NewUser: n.created, Scope: n.scope}
-	hashes := map[string]string{}
-	for _, c := range n.user.Emails {
-		answer.User.Email = n.user.Emails[0].Email
-		answer.User.Credentials = append(answer.User.Credentials,
-			verifiedCredential{ID: c.ID, Format: "email", Email: c.Email, PublicIdentifier: c.Email, SignInEnabled: true})
-		hashes["email"] = hash(n.user.Emails[0].Email)
+	answer := verifyResponse{ElevatedAccessToken: n.elevated, MFAToken: n.mfaToken, NextView: n.view}
+	var err error
+	if answer.User, err = i.describe(n.user); err != nil {
+		return answer, err
 	}
+	answer.User.NewUser, answer.User.Scope, answer.User.LastCredential = n.created, n.scope, n.last
 	token, err := i.SessionToken(n.user.ID, func(c map[string]any) {
-		c["scope"] = n.scope
-		c["verifiedCredentialsHashes"] = hashes
-		if answer.User.Email != "" {
-			c["email"] = answer.User.Email
-			c["last_verified_credential_id"], c["signin_credential_id"] = n.user.Emails[0].ID, n.user.Emails[0].ID
-		}
-		if n.device != "" {
-			c["deviceRegistrationId"] = n.device
-		}
-		if n.key != "" {
-			c["session_public_key"] = n.key
-		}
-		if n.original != "" {
-			c["originalSid"], c["refreshExp"] = n.original, n.refresh
-		}
+		n.claim(c)
 		answer.User.SessionID, _ = c["sid"].(string)
 		answer.ExpiresAt, _ = c["exp"].(int64)
 	})
@@ -99,85 +54,62 @@ func (i *Issuer) respond(n newSession) (verifyResponse, error) {
 	return answer, err
 }
 
-// POST /emailVerifications/create {email}
-func (i *Issuer) createEmailVerification(r *http.Request) (any, error) {
-	var body struct {
-		Email string `json:"email"`
-	}
-	if err := decode(r, &body); err != nil {
-		return nil, err
-	}
-	email := normal(body.Email)
-	if name, domain, ok := strings.Cut(email, "@"); !ok || name == "" || domain == "" {
-		return nil, unprocessable("invalid_email", "Invalid email")
-	}
-	v := verification{Email: email, Code: i.code(), expiring: i.expiry(codeLifetime)}
-	id := newID()
-	err := i.update(func(tx *bolt.Tx) error {
-		if err := sweep(tx, bucketVerification, i.cfg.Now()); err != nil {
-			return err
+// claim adds the claims of a session to those that every token has. What there is nothing to say about has no claim.
+func (n newSession) claim(c map[string]any) {
+	hashes := map[string]string{}
+	for _, format := range []string{formatEmail, formatPhone, formatWallet, formatOAuth, formatExternal} {
+		if first := n.user.first(format); first != "" {
+			hashes[format] = hash(first)
 		}
-		return put(tx, bucketVerification, id, v)
-	})
-	if err != nil {
-		return nil, err
 	}
-	i.deliver(Mail{To: email, Code: v.Code})
-	return map[string]string{"verificationUUID": id, "email": email}, nil
-}
-
-// emailProof is the part of a body that proves an address.
-type emailProof struct {
-	ID               string   `json:"verificationUUID"`
-	Token            string   `json:"verificationToken"`
-	SessionPublicKey string   `json:"sessionPublicKey"`
-	RequestedScopes  []string `json:"requestedScopes"`
-}
-
-// check returns the address that a proof proves. A code works once; wrong guesses are counted even though they fail.
-func (i *Issuer) check(tx *bolt.Tx, p emailProof) (string, error) {
-	var v verification
-	known, err := get(tx, bucketVerification, p.ID, &v)
-	if err != nil {
-		return "", err
-	}
-	if !known || i.cfg.Now().After(v.Expires) {
-		return "", unprocessable("invalid_email_verification", "Unknown or expired verification")
-	}
-	if v.Guesses >= codeGuesses {
-		return "", unprocessable("too_many_email_verification_attempts", "Too many attempts")
-	}
-	if subtle.ConstantTimeCompare([]byte(v.Code), []byte(p.Token)) != 1 {
-		v.Guesses++
-		if err := put(tx, bucketVerification, p.ID, v); err != nil {
-			return "", err
+	c["scope"], c["verifiedCredentialsHashes"] = n.scope, hashes
+	for name, value := range map[string]string{
+		"email": n.user.first(formatEmail), "last_verified_credential_id": n.last, "signin_credential_id": n.signIn,
+		"deviceRegistrationId": n.device, "session_public_key": n.key,
+	} {
+		if value != "" {
+			c[name] = value
 		}
-		return "", &kept{unprocessable("wrong_email_verification_token", "Wrong code")}
 	}
-	return v.Email, remove(tx, bucketVerification, p.ID)
+	if n.original != "" {
+		c["originalSid"], c["refreshExp"] = n.original, n.refresh
+	}
 }
 
-// POST /emailVerifications/signin {verificationUUID, verificationToken}
-func (i *Issuer) signIn(r *http.Request) (any, error) {
-	var body emailProof
-	if err := decode(r, &body); err != nil {
-		return nil, err
+// asked is the part that the bodies of sign-ins and step-ups have in common.
+type asked struct {
+	SessionPublicKey   string           `json:"sessionPublicKey"`
+	RequestedScopes    []string         `json:"requestedScopes"`
+	CreateMFAToken     *mfaTokenOptions `json:"createMfaToken"`
+	AllowNewMFALinking bool             `json:"allowNewMFALinking"`
+}
+
+// prover proves, within a transaction, that somebody has a credential.
+type prover func(tx *bolt.Tx) (credential, error)
+
+// signInBy signs in whoever has a credential, and makes the user if there is none.
+func (i *Issuer) signInBy(r *http.Request, a asked, prove prover) (any, error) {
+	n := newSession{scope: scopeBasic, key: a.SessionPublicKey}
+	if n.key == "" {
+		n.key = r.Header.Get(headerSessionKey)
 	}
-	n := newSession{scope: scopeBasic, key: body.SessionPublicKey}
 	var mail *Mail
 	err := i.update(func(tx *bolt.Tx) error {
 		publicKey, err := i.deviceKey(tx, r)
 		if err != nil {
 			return err
 		}
-		email, err := i.check(tx, body)
+		c, err := prove(tx)
 		if err != nil {
 			return err
 		}
-		if n.user, n.created, err = createUser(tx, email); err != nil {
+		if n.user, n.created, err = createUser(tx, c); err != nil {
 			return err
 		}
-		mail, err = i.admit(tx, r, &n, email, publicKey)
+		if own := n.user.own(c); own != nil {
+			n.signIn, n.last = own.ID, own.ID
+		}
+		mail, err = i.admit(tx, r, &n, publicKey)
 		return err
 	})
 	if err != nil {
@@ -186,7 +118,19 @@ func (i *Issuer) signIn(r *http.Request) (any, error) {
 	if mail != nil {
 		i.deliver(*mail)
 	}
+	if n.elevated, err = i.firstMFA(n, a); err != nil {
+		return nil, err
+	}
 	return i.respond(n)
+}
+
+// firstMFA returns, to a client that asks for it, an elevated token by which a user who has no second factor yet can enrol one
+// right after signing in by a code.
+func (i *Issuer) firstMFA(n newSession, a asked) (string, error) {
+	if !a.AllowNewMFALinking || n.scope != scopeBasic || n.user.hasMFA() {
+		return "", nil
+	}
+	return i.elevate(n.user.ID, []string{"credential:link"})
 }
 
 // GET /session
@@ -210,36 +154,31 @@ func (i *Issuer) refresh(r *http.Request) (any, error) {
 
 // next is the session that follows s: it may do what s may, and ends its chain when s would have.
 func (s session) next(u user) newSession {
-	return newSession{user: u, scope: s.Scope, device: s.Device, key: s.Key, original: s.Original, refresh: s.Refresh}
+	return newSession{
+		user: u, scope: s.Scope, device: s.Device, key: s.Key, original: s.Original, refresh: s.Refresh,
+		signIn: s.SignIn, last: s.LastCredential,
+	}
 }
 
 // POST /revoke signs out: this session, and those that came out of the same sign-in.
 func (i *Issuer) revoke(_ *http.Request, s session) (any, error) {
-	return nil, i.update(func(tx *bolt.Tx) error {
-		if err := sweep(tx, bucketRevoked, i.cfg.Now()); err != nil {
+	return nil, i.update(func(tx *bolt.Tx) error { return i.endSession(tx, s) })
+}
+
+func (i *Issuer) endSession(tx *bolt.Tx, s session) error {
+	if err := sweep(tx, bucketRevoked, i.cfg.Now()); err != nil {
+		return err
+	}
+	ends := expiring{time.Unix(max(s.Refresh, s.ExpiresAt.Unix()), 0)}
+	for _, id := range []string{s.ID, s.Original} {
+		if id == "" {
+			continue
+		}
+		if err := put(tx, bucketRevoked, id, ends); err != nil {
 			return err
 		}
-		ends := expiring{time.Unix(max(s.Refresh, s.ExpiresAt.Unix()), 0)}
-		for _, id := range []string{s.ID, s.Original} {
-			if id == "" {
-				continue
-			}
-			if err := put(tx, bucketRevoked, id, ends); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 func (i *Issuer) expiry(d time.Duration) expiring { return expiring{i.cfg.Now().Add(d)} }
-
-func (i *Issuer) code() string {
-	if i.cfg.Code != "" {
-		return i.cfg.Code
-	}
-	n, _ := rand.Int(rand.Reader, big.NewInt(1_000_000)) // fails only for a maximum that is not positive
-	return fmt.Sprintf("%06d", n)
-}
-
-func normal(email string) string { return strings.ToLower(strings.TrimSpace(email)) }

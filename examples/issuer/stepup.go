@@ -27,25 +27,24 @@ func singleUse(scopes []string) bool {
 	})
 }
 
-// elevate signs an elevated token for the scopes that a body requests, none for no scopes.
-func (i *Issuer) elevate(s session, scopes []string) (string, error) {
+// elevate signs an elevated token for scopes that were requested, none for no scopes.
+func (i *Issuer) elevate(user string, scopes []string) (string, error) {
 	if len(scopes) == 0 {
 		return "", nil
 	}
 	scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
-	token, err := i.ElevatedToken(s.User, scopes, singleUse(scopes))
-	return token, err
+	return i.ElevatedToken(user, scopes, singleUse(scopes))
 }
 
 // mayElevate refuses scopes that nobody may ask for, and sessions that are not complete: an unregistered device must not
 // gain by a step-up what it lacks.
-func mayElevate(s session, scopes []string) error {
-	for _, scope := range scopes {
+func mayElevate(s session, a asked) error {
+	for _, scope := range a.RequestedScopes {
 		if !slices.Contains(elevatedScopes, scope) {
 			return unprocessable("invalid_scopes", "Unknown scope requested")
 		}
 	}
-	if len(scopes) > 0 && !s.complete() {
+	if (len(a.RequestedScopes) > 0 || a.CreateMFAToken != nil) && !s.complete() {
 		return fail(http.StatusForbidden, "forbidden", "Sign-in is not complete")
 	}
 	return nil
@@ -55,10 +54,12 @@ func mayElevate(s session, scopes []string) error {
 type stepUpCredential struct {
 	ID     string `json:"id"`
 	Format string `json:"format"`
+	Type   string `json:"type,omitempty"`
 	Alias  string `json:"alias,omitempty"`
 }
 
-// POST /stepUp/check {scope}. The issuer does not know what the gate's policy asks for, so every known scope is required.
+// POST /stepUp/check {scope}. The issuer does not know what the gate's policy asks for, so every known scope is required, unless
+// the environment is below the floor.
 func (i *Issuer) stepUpCheck(r *http.Request, s session) (any, error) {
 	var body struct {
 		Scope string `json:"scope"`
@@ -73,102 +74,92 @@ func (i *Issuer) stepUpCheck(r *http.Request, s session) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// With a second factor enrolled, signing in anew is no longer a way to step up.
-	credentials := []stepUpCredential{}
-	if d := u.totp(true); d != nil {
-		credentials = append(credentials, stepUpCredential{ID: d.ID, Format: "totp"})
-	} else {
-		for _, c := range u.Emails {
-			credentials = append(credentials, stepUpCredential{ID: c.ID, Format: "email", Alias: c.Email})
-		}
-	}
-	answer := map[string]any{"isRequired": true, "credentials": credentials}
+	credentials := u.stepUpCredentials()
+	answer := object{"isRequired": i.stepsUp(), "credentials": credentials}
 	if len(credentials) > 0 {
 		answer["defaultCredentialId"] = credentials[0].ID
 	}
 	return answer, nil
 }
 
-// POST /users/mfa/auth/totp {id?, code, requestedScopes?}
-func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
-	var body struct {
-		ID              string   `json:"id"`
-		Code            string   `json:"code"`
-		RequestedScopes []string `json:"requestedScopes"`
+// stepUpCredentials are those that the user can step up with, the default one first. With a second factor enrolled, signing in
+// anew is no longer a way (dynamic.md i).
+func (u *user) stepUpCredentials() []stepUpCredential {
+	list := u.mfaCredentials()
+	if len(list) > 0 {
+		return list
 	}
-	if err := decode(r, &body); err != nil {
-		return nil, err
+	for _, c := range u.Credentials {
+		list = append(list, stepUpCredential{ID: c.ID, Format: c.Format, Type: c.OAuthProvider, Alias: c.PublicIdentifier})
 	}
-	if err := mayElevate(s, body.RequestedScopes); err != nil {
-		return nil, err
-	}
-	n := s.next(user{})
-	err := i.change(s.User, func(_ *bolt.Tx, u *user) error {
-		d := u.totp(true)
-		if d == nil || body.ID != "" && body.ID != d.ID {
-			return errNoMFADevice
-		}
-		n.user = *u
-		return d.accept(body.Code, i.cfg.Now())
-	})
-	if err != nil {
-		return nil, err
-	}
-	if n.elevated, err = i.elevate(s, body.RequestedScopes); err != nil {
-		return nil, err
-	}
-	return i.respond(n)
+	return list
 }
 
-// POST /emailVerifications/verify {verificationUUID, verificationToken, requestedScopes?} has two meanings, as at Dynamic: with
-// scopes it steps up by a code to an address of the user's, without them it links the address to the user.
-func (i *Issuer) verifyEmail(r *http.Request, s session) (any, error) {
-	var body emailProof
-	if err := decode(r, &body); err != nil {
+// stepUpBy elevates a session by a second factor. check finds and tries it.
+func (i *Issuer) stepUpBy(s session, a asked, check func(tx *bolt.Tx, u *user) error) (any, error) {
+	if err := mayElevate(s, a); err != nil {
 		return nil, err
-	}
-	if err := mayElevate(s, body.RequestedScopes); err != nil {
-		return nil, err
-	}
-	if !s.complete() {
-		return nil, errUnauthorized
 	}
 	n := s.next(user{})
 	err := i.change(s.User, func(tx *bolt.Tx, u *user) error {
-		if len(body.RequestedScopes) > 0 && u.totp(true) != nil {
-			return fail(http.StatusForbidden, "mfa_required", "Use the registered MFA device")
-		}
-		email, err := i.check(tx, body)
-		if err != nil {
-			return err
-		}
-		own := slices.ContainsFunc(u.Emails, func(c credential) bool { return c.Email == email })
-		switch {
-		case len(body.RequestedScopes) > 0 && !own:
-			err = unprocessable("invalid_email_verification", "Not an address of this user")
-		case len(body.RequestedScopes) == 0 && !own:
-			err = link(tx, u, email)
-		}
+		err := check(tx, u)
 		n.user = *u
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	if n.elevated, err = i.elevate(s, body.RequestedScopes); err != nil {
+	return i.elevated(s, n, a)
+}
+
+// verifyBy has two meanings, as at Dynamic: with scopes it steps up by a credential that the user has, without them it links one
+// that nobody has.
+func (i *Issuer) verifyBy(s session, a asked, prove prover) (any, error) {
+	if err := mayElevate(s, a); err != nil {
+		return nil, err
+	}
+	if !s.complete() {
+		return nil, errUnauthorized
+	}
+	stepUp := len(a.RequestedScopes) > 0
+	n := s.next(user{})
+	err := i.change(s.User, func(tx *bolt.Tx, u *user) error {
+		if stepUp && u.hasMFA() {
+			return errMFARequired
+		}
+		c, err := prove(tx)
+		if err != nil {
+			return err
+		}
+		own := u.own(c)
+		switch {
+		case own == nil && stepUp:
+			return unprocessable("invalid_verification", "Not a credential of this user")
+		case own == nil:
+			if err := link(tx, u, c); err != nil {
+				return err
+			}
+			own = u.own(c)
+		}
+		n.user, n.last = *u, own.ID
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return i.elevated(s, n, asked{RequestedScopes: a.RequestedScopes})
+}
+
+// elevated answers a step-up that succeeded.
+func (i *Issuer) elevated(s session, n newSession, a asked) (any, error) {
+	var err error
+	if n.elevated, err = i.elevate(s.User, a.RequestedScopes); err != nil {
+		return nil, err
+	}
+	if n.mfaToken, err = i.mfaToken(s, a.CreateMFAToken); err != nil {
 		return nil, err
 	}
 	return i.respond(n)
 }
 
-func link(tx *bolt.Tx, u *user, email string) error {
-	var owner string
-	if taken, err := get(tx, bucketEmails, email, &owner); err != nil || taken {
-		if err != nil {
-			return err
-		}
-		return unprocessable("email_already_exists", "Address belongs to another user")
-	}
-	u.Emails = append(u.Emails, credential{ID: newID(), Email: email})
-	return put(tx, bucketEmails, email, u.ID)
-}
+var errMFARequired = fail(http.StatusForbidden, "mfa_required", "Use the registered MFA device")

@@ -167,7 +167,7 @@ func TestStepUpByMail(t *testing.T) {
 	if got.Status != 200 || w.verify(got.ElevatedAccessToken)["scope"] != "credential:link" {
 		t.Errorf("got %d %s", got.Status, got.Code)
 	}
-	refuse(t, verify("mallory@example.com"), 422, "invalid_email_verification")
+	refuse(t, verify("mallory@example.com"), 422, "invalid_verification")
 
 	if _, err := w.issuer.EnrolTOTP(ann.User.ID); err != nil {
 		t.Fatal(err)

@@ -17,30 +17,31 @@ import (
 const (
 	bucketMeta         = "meta"         // "keys": []storedKey
 	bucketUsers        = "users"        // user id: user
-	bucketEmails       = "emails"       // address: user id
+	bucketCredentials  = "credentials"  // key of a credential: user id
 	bucketVerification = "verification" // verificationUUID: verification
 	bucketDeviceTokens = "deviceTokens" // SHA-256 of the token in a device link: deviceToken
 	bucketNonces       = "nonces"       // nonce: its expiry
+	bucketMFATokens    = "mfaTokens"    // SHA-256 of the token: mfaToken
+	bucketCeremonies   = "ceremonies"   // purpose and session id: a WebAuthn ceremony that has begun
 	bucketRevoked      = "revoked"      // session id: until when its token could have been refreshed
 )
 
 // user is all that the issuer knows about a person.
 type user struct {
-	ID      string       `json:"id"`
-	Emails  []credential `json:"emails"`
-	Devices []device     `json:"devices"`
-	MFA     []totpDevice `json:"mfa"`
-}
-
-type credential struct {
-	ID    string `json:"id"`
-	Email string `json:"email"`
+	ID          string       `json:"id"`
+	Profile     profile      `json:"profile"`
+	Credentials []credential `json:"credentials"`
+	Devices     []device     `json:"devices"`
+	MFA         []totpDevice `json:"mfa"`
+	Passkeys    []passkey    `json:"passkeys"`
+	Recovery    recovery     `json:"recovery"`
+	DefaultMFA  string       `json:"defaultMfa"` // the id of a device or a passkey; empty leaves the first
 }
 
 func (i *Issuer) makeBuckets() error {
 	return i.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range []string{bucketMeta, bucketUsers, bucketEmails, bucketVerification, bucketDeviceTokens,
-			bucketNonces, bucketRevoked} {
+		for _, name := range []string{bucketMeta, bucketUsers, bucketCredentials, bucketVerification, bucketDeviceTokens,
+			bucketNonces, bucketMFATokens, bucketCeremonies, bucketRevoked} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return fmt.Errorf("create bucket %s: %w", name, err)
 			}
@@ -134,24 +135,6 @@ func (i *Issuer) update(f func(tx *bolt.Tx) error) error {
 // expiring is the part that all records which end by themselves have in common.
 type expiring struct {
 	Expires time.Time `json:"expires"`
-}
-
-// createUser returns the user with this address, and whether it had to be made.
-func createUser(tx *bolt.Tx, email string) (u user, created bool, err error) {
-	var id string
-	known, err := get(tx, bucketEmails, email, &id)
-	if err != nil {
-		return user{}, false, err
-	}
-	if known {
-		u, err = load(tx, id)
-		return u, false, err
-	}
-	u = user{ID: newID(), Emails: []credential{{ID: newID(), Email: email}}}
-	if err := put(tx, bucketEmails, email, u.ID); err != nil {
-		return user{}, false, err
-	}
-	return u, true, put(tx, bucketUsers, u.ID, u)
 }
 
 // sweep removes the expired records of a bucket. Each record has a member expires.

@@ -35,6 +35,9 @@ type session struct {
 	Device   string `json:"deviceRegistrationId"`
 	Key      string `json:"session_public_key"`
 	Refresh  int64  `json:"refreshExp"`
+	SignIn   string `json:"signin_credential_id"`
+
+	LastCredential string `json:"last_verified_credential_id"`
 
 	Environment string `json:"environment_id"`
 	SingleUse   *bool  `json:"singleUse"`
