@@ -65,6 +65,8 @@ var owners = map[string][]string{
 	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend"},
 	"github.com/rs/cors":                                   {"challenge", "examples/backend"},
 	"github.com/go-webauthn/webauthn":                      {"examples/issuer"},
+	"github.com/decred/dcrd/dcrec/secp256k1":               {"examples/issuer"},
+	"golang.org/x/crypto/sha3":                             {"examples/issuer"},
 	"github.com/prometheus/client_golang":                  {"internal/metrics", "internal/admin", "cmd/stepward"},
 	"github.com/jackc/pgx":                                 {"ledger/postgres"},
 	"github.com/redis/rueidis":                             {"ledger/redis"},

@@ -40,6 +40,10 @@ type Config struct {
 	Actions []Action
 	// Storage says where SDKs keep the session, as GET settings tells it: localstorage, cookie or both; empty means localstorage.
 	Storage []string
+	// Chains are the chain ids that a wallet's message may name; empty means 1, Ethereum's main network.
+	Chains []string
+	// External, if set, is an authority of the customer's whose tokens sign in and step up.
+	External *External
 	// Wallets, if set, returns the credentials of the wallets that the backend keeps for a user.
 	Wallets func(user string) ([]map[string]any, error)
 	// Algorithm is RS256, ES256 or EdDSA; empty means RS256. Keys that are in the file already keep theirs until Rotate.
@@ -84,6 +88,9 @@ func New(cfg Config) (*Issuer, error) {
 	}
 	if cfg.Storage == nil {
 		cfg.Storage = []string{"localstorage"}
+	}
+	if cfg.Chains == nil {
+		cfg.Chains = []string{"1"}
 	}
 	cfg.Origins = append([]string{cfg.Audience}, cfg.Origins...)
 	cfg.Actions = append([]Action{}, cfg.Actions...)
@@ -143,6 +150,10 @@ func (i *Issuer) Handler() http.Handler {
 	handle("GET", "/nonces", i.getNonces)
 	handle("POST", "/emailVerifications/create", i.createEmailVerification)
 	handle("POST", "/emailVerifications/signin", i.signInByCode(byMail))
+	handle("POST", "/smsVerifications/create", i.createSMSVerification)
+	handle("POST", "/smsVerifications/signin", i.signInByCode(bySMS))
+	handle("POST", "/externalAuth/signin", i.signInExternally)
+	handle("POST", "/verify", i.signInByWallet)
 	session("GET", "/session", i.sessionCheck)
 	handle("POST", "/refresh", i.refresh)
 	session("POST", "/revoke", i.revoke)
@@ -176,5 +187,10 @@ func (i *Issuer) Handler() http.Handler {
 	session("POST", "/users/mfa/auth/passkey", i.stepUpByPasskey)
 	session("POST", "/users/mfa/auth/recovery", i.stepUpByRecovery)
 	session("POST", "/emailVerifications/verify", i.verifyByCode(byMail))
+	session("POST", "/smsVerifications/verify", i.verifyByCode(bySMS))
+	session("POST", "/externalAuth/verify", i.stepUpExternally)
+	session("POST", "/wallets/verify", i.verifyByWallet(true))
+	session("POST", "/verify/link", i.verifyByWallet(false))
+	session("POST", "/verify/unlink", i.unlink)
 	return mux
 }

@@ -81,7 +81,7 @@ type answer struct {
 		NewUser                     bool
 		VerifiedCredentials         []credential
 
-		Alias, MFABackupCodeAcknowledgement string
+		Alias, MFABackupCodeAcknowledgement, PhoneNumber string
 	}
 	MFAToken, NextView string
 
@@ -94,6 +94,10 @@ type answer struct {
 		DeviceRegistrationRequired bool
 		MFA                        struct{ Actions, Methods []any }
 		Auth                       struct{ Storage []string }
+		ExternalAuth               struct {
+			Enabled      bool
+			Iss, JWKSURL string
+		}
 	}
 
 	RecoveryCodes             []string
@@ -109,6 +113,9 @@ type answer struct {
 
 	VerificationUUID, Email string
 	Nonces                  []string
+	Nonce                   string
+
+	PhoneNumber, ISOCountryCode string
 
 	ID, Secret, URI string
 	Verified        bool
@@ -128,7 +135,7 @@ type answer struct {
 	DefaultCredentialID string
 }
 
-type credential struct{ ID, Format, Email string }
+type credential struct{ ID, Format, Email, Address string }
 
 type headers func(http.Header)
 

@@ -63,6 +63,7 @@ func (i *Issuer) settings(*http.Request) (any, error) {
 				"availableMethods": []string{"totp", "passkey"}, "methods": methods, "actions": i.cfg.Actions,
 			},
 			"auth":                       object{"storage": i.cfg.Storage},
+			"externalAuth":               i.externalAuth(),
 			"deviceRegistrationRequired": i.registersDevices(),
 			"environmentLocked":          false,
 			"jwtDuration":                object{"amount": int(i.cfg.SessionLifetime.Minutes()), "unit": "minutes"},

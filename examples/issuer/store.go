@@ -23,6 +23,7 @@ const (
 	bucketNonces       = "nonces"       // nonce: its expiry
 	bucketMFATokens    = "mfaTokens"    // SHA-256 of the token: mfaToken
 	bucketCeremonies   = "ceremonies"   // purpose and session id: a WebAuthn ceremony that has begun
+	bucketAssertions   = "assertions"   // SHA-256 of the jti of an external assertion: its expiry
 	bucketRevoked      = "revoked"      // session id: until when its token could have been refreshed
 )
 
@@ -41,7 +42,7 @@ type user struct {
 func (i *Issuer) makeBuckets() error {
 	return i.db.Update(func(tx *bolt.Tx) error {
 		for _, name := range []string{bucketMeta, bucketUsers, bucketCredentials, bucketVerification, bucketDeviceTokens,
-			bucketNonces, bucketMFATokens, bucketCeremonies, bucketRevoked} {
+			bucketNonces, bucketMFATokens, bucketCeremonies, bucketAssertions, bucketRevoked} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return fmt.Errorf("create bucket %s: %w", name, err)
 			}
