@@ -51,6 +51,7 @@ var allowed = map[string][]string{
 
 	"examples/issuer":  {},
 	"examples/backend": {},
+	"examples/openid":  {},
 	"examples/demo":    {"examples/backend", "examples/issuer"},
 }
 
@@ -60,9 +61,9 @@ var unrestricted = []string{"cmd/stepward", "internal/testkit", "bench", "test"}
 // owners says which packages alone may import a dependency, so that its types never leak.
 var owners = map[string][]string{
 	"github.com/open-policy-agent/opa":                     {"policy"},
-	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer"},
+	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer", "examples/openid"},
 	"github.com/hashicorp/golang-lru":                      {"token", "policy"},
-	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend"},
+	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend", "examples/openid"},
 	"github.com/rs/cors":                                   {"challenge", "examples/backend"},
 	"github.com/go-webauthn/webauthn":                      {"examples/issuer"},
 	"github.com/decred/dcrd/dcrec/secp256k1":               {"examples/issuer"},

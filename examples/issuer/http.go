@@ -46,12 +46,24 @@ func (i *Issuer) serve(h handlerFunc) http.Handler {
 		case err != nil:
 			i.cfg.Log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "error", err)
 			i.write(w, http.StatusInternalServerError, &failure{Code: "internal", Message: "Internal error"})
+		case redirected(w, r, body):
 		case body == nil:
 			w.WriteHeader(http.StatusNoContent)
 		default:
 			i.write(w, http.StatusOK, body)
 		}
 	})
+}
+
+// redirect is an answer that leads a browser elsewhere.
+type redirect string
+
+func redirected(w http.ResponseWriter, r *http.Request, body any) bool {
+	to, ok := body.(redirect)
+	if ok {
+		http.Redirect(w, r, string(to), http.StatusSeeOther)
+	}
+	return ok
 }
 
 func (i *Issuer) write(w http.ResponseWriter, status int, body any) {

@@ -44,6 +44,8 @@ type Config struct {
 	Chains []string
 	// External, if set, is an authority of the customer's whose tokens sign in and step up.
 	External *External
+	// Social are the OpenID providers by which people sign in.
+	Social []Social
 	// Wallets, if set, returns the credentials of the wallets that the backend keeps for a user.
 	Wallets func(user string) ([]map[string]any, error)
 	// Algorithm is RS256, ES256 or EdDSA; empty means RS256. Keys that are in the file already keep theirs until Rotate.
@@ -154,6 +156,9 @@ func (i *Issuer) Handler() http.Handler {
 	handle("POST", "/smsVerifications/signin", i.signInByCode(bySMS))
 	handle("POST", "/externalAuth/signin", i.signInExternally)
 	handle("POST", "/verify", i.signInByWallet)
+	handle("POST", "/providers/{provider}/initAuth", i.beginSocial)
+	handle("GET", "/providers/{provider}/redirect", i.socialRedirect)
+	handle("POST", "/providers/{provider}/signIn", i.signInSocially)
 	session("GET", "/session", i.sessionCheck)
 	handle("POST", "/refresh", i.refresh)
 	session("POST", "/revoke", i.revoke)
@@ -188,6 +193,7 @@ func (i *Issuer) Handler() http.Handler {
 	session("POST", "/users/mfa/auth/recovery", i.stepUpByRecovery)
 	session("POST", "/emailVerifications/verify", i.verifyByCode(byMail))
 	session("POST", "/smsVerifications/verify", i.verifyByCode(bySMS))
+	session("POST", "/providers/{provider}/verify", i.verifySocially)
 	session("POST", "/externalAuth/verify", i.stepUpExternally)
 	session("POST", "/wallets/verify", i.verifyByWallet(true))
 	session("POST", "/verify/link", i.verifyByWallet(false))

@@ -2,6 +2,7 @@ package issuer_test
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -243,4 +244,10 @@ func (w *world) introspect(form string) m {
 		w.t.Error(err)
 	}
 	return answer
+}
+
+// challengeOf is S256 of RFC 7636 section 4.2.
+func challengeOf(verifier string) string {
+	sum := sha256.Sum256([]byte(verifier))
+	return b64(sum[:])
 }

@@ -52,7 +52,7 @@ func (i *Issuer) settings(*http.Request) (any, error) {
 		"general":         object{"displayName": displayName},
 		"privacy":         object{"collectIp": false},
 		"networks":        []any{},
-		"providers":       []any{},
+		"providers":       i.providers(),
 		"sdk": object{
 			"minApiVersion": i.cfg.MinimumAPIVersion, "multiWallet": true,
 			"emailSignIn": object{"signInProvider": "dynamic"}, "socialSignIn": object{"signInProvider": "dynamic"},

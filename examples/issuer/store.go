@@ -24,6 +24,7 @@ const (
 	bucketMFATokens    = "mfaTokens"    // SHA-256 of the token: mfaToken
 	bucketCeremonies   = "ceremonies"   // purpose and session id: a WebAuthn ceremony that has begun
 	bucketAssertions   = "assertions"   // SHA-256 of the jti of an external assertion: its expiry
+	bucketSocial       = "social"       // SHA-256 of a state: a social sign-in that has begun
 	bucketRevoked      = "revoked"      // session id: until when its token could have been refreshed
 )
 
@@ -42,7 +43,7 @@ type user struct {
 func (i *Issuer) makeBuckets() error {
 	return i.db.Update(func(tx *bolt.Tx) error {
 		for _, name := range []string{bucketMeta, bucketUsers, bucketCredentials, bucketVerification, bucketDeviceTokens,
-			bucketNonces, bucketMFATokens, bucketCeremonies, bucketAssertions, bucketRevoked} {
+			bucketNonces, bucketMFATokens, bucketCeremonies, bucketAssertions, bucketSocial, bucketRevoked} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return fmt.Errorf("create bucket %s: %w", name, err)
 			}
