@@ -2,6 +2,7 @@ package issuer_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/stepward/stepward/examples/issuer"
 )
@@ -44,6 +45,32 @@ func TestSettingsSayWhatTheEnvironmentDemands(t *testing.T) {
 				t.Errorf("check: got %v", check.IsRequired)
 			}
 		})
+	}
+}
+
+func TestSettingsDecideAboutTokens(t *testing.T) {
+	w := newWorld(t, func(c *issuer.Config) {
+		c.Actions = []issuer.Action{
+			{Action: "wallet.waas.sign", TokenBehavior: "time_bound", TokenExpirySeconds: 60},
+			{Action: "user.update", TokenBehavior: "single_use"},
+		}
+	})
+	session, secret := enrolled(t, w)
+	rows := []struct {
+		scopes   []string
+		once     bool
+		lifetime float64
+	}{
+		{[]string{"wallet:sign"}, false, 60}, {[]string{"user:update"}, true, 300}, {[]string{"credential:link"}, false, 600},
+		{[]string{"wallet:sign", "wallet:export"}, true, 60},
+	}
+	for _, row := range rows {
+		got := w.do("POST", "/users/mfa/auth/totp", m{"code": w.code(secret), "requestedScopes": row.scopes}, bearer(session))
+		claims := w.verify(got.ElevatedAccessToken)
+		if claims["singleUse"] != row.once || claims["exp"].(float64)-claims["iat"].(float64) != row.lifetime {
+			t.Errorf("%v: got %v", row.scopes, claims)
+		}
+		w.pass(30 * time.Second)
 	}
 }
 

@@ -1,9 +1,11 @@
 package issuer
 
 import (
+	"math"
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
@@ -18,13 +20,45 @@ var elevatedScopes = strings.Fields(`
 	business_account:signer:add business_account:signer:remove business_account:transfer_ownership
 	business_account:wallet:create business_account:wallet:remove`)
 
-// singleUse says whether one of the scopes makes a token single-use: by Dynamic's defaults, those of wallets do, and the
-// transfer of a business account. What the service does when such scopes are asked for together with others is not
-// documented; here the stricter one decides.
-func singleUse(scopes []string) bool {
-	return slices.ContainsFunc(scopes, func(s string) bool {
-		return strings.HasPrefix(s, "wallet:") || s == "business_account:transfer_ownership"
-	})
+// actionsOf names the actions whose settings decide about the tokens of a scope (dynamic.md h).
+var actionsOf = map[string][]string{
+	"user:update": {"user.update"}, "wallet:export": {"wallet.waas.export"}, "wallet:sign": {"wallet.waas.sign"},
+	"wallet:refresh": {"wallet.waas.refresh"}, "wallet:reshare": {"wallet.waas.reshare"},
+	"wallet:delegate": {"wallet.waas.refresh", "wallet.waas.reshare"},
+}
+
+// behaviour says whether a token for these scopes works once, and how long it lives. What the service does when scopes that
+// differ are asked for together is not documented; here the strictest decides.
+func (i *Issuer) behaviour(scopes []string) (once bool, lifetime time.Duration) {
+	lifetime = time.Duration(math.MaxInt64)
+	for _, scope := range scopes {
+		o, l := i.behaviourOf(scope)
+		once, lifetime = once || o, min(lifetime, l)
+	}
+	return once, lifetime
+}
+
+// behaviourOf is that of one scope. By Dynamic's defaults the tokens of wallets work once, and those of the transfer of a
+// business account.
+func (i *Issuer) behaviourOf(scope string) (once bool, lifetime time.Duration) {
+	once = strings.HasPrefix(scope, "wallet:") || scope == "business_account:transfer_ownership"
+	seconds := 0
+	for _, a := range i.cfg.Actions {
+		if !slices.Contains(actionsOf[scope], a.Action) {
+			continue
+		}
+		if a.TokenBehavior != "" {
+			once = a.TokenBehavior == "single_use"
+		}
+		seconds = a.TokenExpirySeconds
+	}
+	switch {
+	case seconds > 0:
+		return once, time.Duration(seconds) * time.Second
+	case once:
+		return once, singleUseLifetime
+	}
+	return once, multiUseLifetime
 }
 
 // elevate signs an elevated token for scopes that were requested, none for no scopes.
@@ -33,7 +67,10 @@ func (i *Issuer) elevate(user string, scopes []string) (string, error) {
 		return "", nil
 	}
 	scopes = slices.Compact(slices.Sorted(slices.Values(scopes)))
-	return i.ElevatedToken(user, scopes, singleUse(scopes))
+	once, lifetime := i.behaviour(scopes)
+	return i.ElevatedToken(user, scopes, once, func(claims map[string]any) {
+		claims["exp"] = i.cfg.Now().Add(lifetime).Unix()
+	})
 }
 
 // mayElevate refuses scopes that nobody may ask for, and sessions that are not complete: an unregistered device must not
