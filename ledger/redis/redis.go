@@ -87,6 +87,8 @@ type Store struct {
 	buckets int
 	epochs  []atomic.Pointer[epoch] // by bucket: the last that a server told
 
+	reserving, committing, releasing []queue // by bucket
+
 	instance [8]byte       // of this store, in attempts
 	attempts atomic.Uint64 // so that no two attempts are equal
 	misses   atomic.Int64  // calls without an answer since the last one that had one
@@ -151,9 +153,18 @@ func newStore(c Config) (*Store, error) {
 		s.buckets = clusterBuckets
 	}
 	s.epochs = make([]atomic.Pointer[epoch], s.buckets)
+	s.reserving, s.committing, s.releasing = s.queues(reserveScript), s.queues(commitScript), s.queues(releaseScript)
 	_, _ = rand.Read(s.instance[:]) // it never fails: see ledger.NewOwner
 	s.dialer = newDialer(s.connect)
 	return s, nil
+}
+
+func (s *Store) queues(sc script) []queue {
+	list := make([]queue, s.buckets)
+	for b := range list {
+		list[b].store, list[b].script, list[b].bucket = s, sc, b
+	}
+	return list
 }
 
 func (s *Store) defaults() {
@@ -261,16 +272,22 @@ func (s *Store) Reserve(ctx context.Context, c ledger.Claim) error {
 type attempt struct {
 	claim  ledger.Claim
 	bucket int
-	id     string   // unlike every other attempt's, those of the same owner included
-	keys   []string // record, epoch
+	id     string // unlike every other attempt's, those of the same owner included
+	epoch  string // that decided whether the token is new enough
+	key    string
 	args   []string // of reserveScript
+	mine   bool     // it may have been written before
 }
 
-// Where reserveScript's arguments are that change.
-const (
-	argEpoch = 0
-	argMine  = 7
-)
+// question asks for a. Its arguments are its own: it may outlive the call.
+func (a *attempt) question(ctx context.Context) *question {
+	deadline, _ := ctx.Deadline()
+	mine := ""
+	if a.mine {
+		mine = "1"
+	}
+	return &question{key: a.key, shared: a.epoch, args: append(a.args[:len(a.args):len(a.args)], mine), echo: a.id, deadline: deadline}
+}
 
 func (s *Store) newAttempt(c ledger.Claim, now, until int64) *attempt {
 	id := make([]byte, 0, 16)
@@ -278,10 +295,10 @@ func (s *Store) newAttempt(c ledger.Claim, now, until int64) *attempt {
 	id = binary.BigEndian.AppendUint64(id, s.attempts.Add(1))
 	b := s.bucketOf(c.Key)
 	return &attempt{
-		claim: c, bucket: b, id: string(id), keys: []string{s.recordKey(b, c.Key), s.epochKey(b)},
+		claim: c, bucket: b, id: string(id), key: s.recordKey(b, c.Key),
 		args: []string{
-			"", string(id), string(c.Owner[:]), digits(until), digits(now),
-			strconv.FormatInt(toMillis(until), 10), strconv.FormatInt(toMillis(until-now), 10), "",
+			string(id), string(c.Owner[:]), digits(until), digits(now),
+			strconv.FormatInt(toMillis(until), 10), strconv.FormatInt(toMillis(until-now), 10),
 		},
 	}
 }
@@ -301,7 +318,7 @@ func (s *Store) reserve(ctx context.Context, a *attempt, now int64) error {
 		if e.refuses(a.claim.IssuedAt, now) {
 			return ledger.ErrFenced
 		}
-		a.args[argEpoch] = e.text
+		a.epoch = e.text
 		said, err := s.askReserve(ctx, a, written)
 		switch {
 		case err == nil && said == saysEpoch:
@@ -318,7 +335,7 @@ func (s *Store) reserve(ctx context.Context, a *attempt, now int64) error {
 		case written || ctx.Err() != nil:
 			return unknown(err)
 		default:
-			written, a.args[argMine] = true, "1"
+			written, a.mine = true, true
 		}
 		last = err
 	}
@@ -344,7 +361,7 @@ func (s *Store) askReserve(ctx context.Context, a *attempt, again bool) (byte, e
 	if s.replicas > 0 {
 		said, err = s.askAndWait(part, a)
 	} else {
-		said, err = s.run(part, reserveScript, a.keys, a.args, a.id)
+		said, err = s.reserving[a.bucket].ask(part, a.question(part))
 	}
 	if _, known := answers[said]; err == nil && !known && said != saysEpoch {
 		err = errNoAnswer
@@ -354,15 +371,15 @@ func (s *Store) askReserve(ctx context.Context, a *attempt, again bool) (byte, e
 
 // Commit implements ledger.Store.
 func (s *Store) Commit(ctx context.Context, k ledger.Key, o ledger.Owner) error {
-	return s.settle(ctx, commitScript, k, o)
+	return s.settle(ctx, s.committing, k, o)
 }
 
 // Release implements ledger.Store.
 func (s *Store) Release(ctx context.Context, k ledger.Key, o ledger.Owner) error {
-	return s.settle(ctx, releaseScript, k, o)
+	return s.settle(ctx, s.releasing, k, o)
 }
 
-func (s *Store) settle(ctx context.Context, sc script, k ledger.Key, o ledger.Owner) error {
+func (s *Store) settle(ctx context.Context, queues []queue, k ledger.Key, o ledger.Owner) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable(err)
 	}
@@ -372,8 +389,11 @@ func (s *Store) settle(ctx context.Context, sc script, k ledger.Key, o ledger.Ow
 	defer s.calls.Done()
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	keys := []string{s.recordKey(s.bucketOf(k), k)}
-	said, err := s.run(ctx, sc, keys, []string{string(o[:]), digits(max(0, ledger.Nanos(s.now())))}, string(o[:]))
+	deadline, _ := ctx.Deadline()
+	bucket, owner := s.bucketOf(k), string(o[:])
+	said, err := queues[bucket].ask(ctx, &question{
+		key: s.recordKey(bucket, k), args: []string{owner, digits(max(0, ledger.Nanos(s.now())))}, echo: owner, deadline: deadline,
+	})
 	switch {
 	case err != nil:
 		return refuse(err, false)
