@@ -70,8 +70,10 @@ func (s *Store) heard(began time.Time, err error) {
 
 // askAndWait reserves and waits for replicas, on a connection that nobody else uses meanwhile: WAIT looks at what its own
 // connection wrote, and holds it up.
-func (s *Store) askAndWait(ctx context.Context, a *attempt) (byte, error) {
-	one := a.question(ctx)
+func (s *Store) askAndWait(ctx context.Context, deadline time.Time, a *attempt) (byte, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	one := a.question(deadline)
 	one.done = make(chan answer, 1)
 	batch := []*question{one}
 	began := time.Now()
@@ -84,7 +86,7 @@ func (s *Store) askAndWait(ctx context.Context, a *attempt) (byte, error) {
 		if isUnknownScript(both[0].Error()) {
 			both = s.together(ctx, s.eval(reserveScript, a.bucket, batch), s.wait(ctx))
 		}
-		s.tell(began, batch, both[0])
+		s.tell(began, reserveScript, batch, both[0])
 		n, lost := both[1].AsInt64()
 		return waited{n, lost}, nil
 	})
@@ -134,6 +136,12 @@ func (s *Store) wait(ctx context.Context) rueidis.Completed {
 // renew makes sure of one bucket's epoch.
 func (s *Store) renew(ctx context.Context, bucket int) error {
 	return s.renewSome(ctx, []int{bucket})
+}
+
+func (s *Store) renewBefore(ctx context.Context, deadline time.Time, bucket int) error {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return s.renew(ctx, bucket)
 }
 
 // renewAll makes sure of every bucket's epoch.

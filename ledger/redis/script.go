@@ -8,11 +8,14 @@ import (
 )
 
 // script is what runs on the server, at once or not at all.
-type script struct{ text, sha string }
+type script struct {
+	text, sha string
+	claims    bool // it is claimScript, whose answers are the records that are there
+}
 
 func newScript(text string) script {
 	sum := sha1.Sum([]byte(text)) //nolint:gosec // see its import
-	return script{text, hex.EncodeToString(sum[:])}
+	return script{text: text, sha: hex.EncodeToString(sum[:])}
 }
 
 // A record has 52 bytes: owner (16), attempt (16), state r or c, and until (19 digits). Times in nanoseconds are compared as
@@ -25,15 +28,50 @@ const (
 	saysReserved = 'r'
 	saysConsumed = 'c'
 	saysEpoch    = 'e' // the epoch is another or missing; nothing was looked at
+	saysClock    = 't' // the server's clock is further ahead than was thought; nothing was looked at
+	saysLook     = 'l' // what is there has ended: reserveScript can tell
 	saysDone     = 'd'
 	saysNotHeld  = 'x'
 )
 
-// All three scripts work on many records: KEYS epoch, record, record, … and ARGV the epoch as the caller knows it, and then the
-// same number of texts for each record. They answer a list of one text for each. An error that is one record's own (a value of
-// another type, which is nobody's record) must not undo what the others were told, so that it is an answer too.
+const recordSize, untilSize = 52, 19
 
-// reserveScript has for each record ARGV attempt, owner, until and now (19 digits), until and what is left of it (ms), and "1"
+// The scripts below work on many records: KEYS epoch, record, record, … and ARGV the epoch as the caller knows it, and then the
+// same number of texts for each record. They answer a list of one text for each. An error that is one record's own (a value of
+// another type, which is nobody's record) must not undo what the others were told, so that it is an answer too. All other errors
+// (a full memory, too few replicas, a user who may not) are those of the script as a whole, and come before it writes anything.
+
+func claiming(text string) script {
+	sc := newScript(text)
+	sc.claims = true
+	return sc
+}
+
+// claimScript is how nearly all reservations are made: one SET NX for each record, whose ARGV are the record and when it ends (ms).
+// It has two more ARGV before the records: the time (ms) up to which the ends are good by the server's clock too, and the echo.
+// It answers the echo, "e" for another epoch, "t" for a clock that is further ahead, and for each record "" where it is new, else
+// what was there.
+var claimScript = claiming(`
+if redis.call('GET', KEYS[1]) ~= ARGV[1] then return {ARGV[3], 'e'} end
+local time = redis.call('TIME')
+if time[1] * 1000 + time[2] / 1000 > tonumber(ARGV[2]) then return {ARGV[3], 't'} end
+local said = {ARGV[3], ''}
+for i = 2, #KEYS do
+	local held = redis.pcall('SET', KEYS[i], ARGV[2 * i], 'NX', 'GET', 'PXAT', ARGV[2 * i + 1])
+	if not held then
+		said[i + 1] = ''
+	elseif type(held) == 'string' then
+		said[i + 1] = held
+	elseif string.sub(held.err, 1, 9) == 'WRONGTYPE' then
+		said[i + 1] = '?'
+	else
+		return held
+	end
+end
+return said`)
+
+// reserveScript is for the rest: it looks again whether an attempt has been written, writes over records that have ended by the
+// caller's clock, and asks the server what time it is. It has for each record ARGV attempt, owner, until and now (19 digits), until and what is left of it (ms), and "1"
 // where this very attempt may have been written before ("mine").
 //
 // The key stays at least for what is left, by the server's clock too: one that is ahead must not drop it early. A record
@@ -113,7 +151,7 @@ if (mode == 'cluster') ~= (ARGV[6] == 'cluster') then return redis.error_reply('
 local run, replid = field(server, 'run_id'), field(replication, 'master_replid')
 if not run or not replid then return redis.error_reply('STEPWARD nameless') end
 local major, minor = string.match(field(server, 'redis_version') or '', '^(%d+)%.(%d+)')
-if major and major * 100 + minor < 602 then return redis.error_reply('STEPWARD old') end
+if major and major * 100 + minor < 700 then return redis.error_reply('STEPWARD old') end
 local time = redis.call('TIME')
 local identity = run .. '/' .. replid .. ' '
 local epoch = redis.call('GET', KEYS[1])
