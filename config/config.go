@@ -115,7 +115,8 @@ type ExtAuthz struct {
 	TLS TLS `yaml:"tls"`
 	// MaxStreams bounds the questions under way on one connection.
 	MaxStreams int `yaml:"max_streams"`
-	// MaxMessage bounds one question, the client's body included where Envoy sends it (with_request_body).
+	// MaxMessage bounds one question, the client's body included where Envoy sends it. Keep it well above Envoy's
+	// with_request_body.max_request_bytes: a question beyond it is answered by an error and not by a refusal.
 	MaxMessage Size `yaml:"max_message"`
 	// SpendBudget is what must be left of Envoy's timeout for a token to be spent: less could not be answered in time, and the
 	// token would be gone for nothing.

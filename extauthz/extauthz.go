@@ -140,9 +140,9 @@ func (j *judge) changes(a *asked) (remove []string, set map[string]string) {
 }
 
 // withheld are the names that are removed whether or not the client sent them: the proxy may know of a copy that it did not tell.
-// Each has its twins with underscores, which many backends read alike.
+// Each has its twin with underscores, which many backends read alike.
 func (j *judge) withheld(preflight bool) []string {
-	names := j.Identity.Names()
+	names := j.Rules.Withheld() // those of Identity among them
 	c := &j.Credentials
 	if !c.ForwardElevated || preflight {
 		names = append(names, c.ElevatedHeader)

@@ -93,14 +93,10 @@ func (s *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.allow(w, a, m)
 }
 
-// allow says yes, with what the proxy is to change in the request. Facts that are not known are told as empty, so that a proxy
-// which copies them overwrites what the client wrote.
+// allow says yes, with what the proxy is to change in the request.
 func (s *HTTP) allow(w http.ResponseWriter, a *asked, m mode) {
 	remove, set := s.changes(a)
 	h := w.Header()
-	for _, name := range s.Identity.Names() {
-		h[name] = []string{""}
-	}
 	for name, value := range set {
 		h[name] = []string{value}
 	}
