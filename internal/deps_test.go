@@ -29,6 +29,8 @@ var allowed = map[string][]string{
 	"internal/metrics":     {},
 	"internal/strictjson":  {},
 	"internal/watch":       {},
+	"internal/deviceproof": {},
+	"internal/standing":    {},
 
 	"config": {},
 	"rego":   {},
@@ -36,7 +38,7 @@ var allowed = map[string][]string{
 	"ledger": {},
 	"policy": {},
 
-	"gate":      {"token", "ledger", "policy", "internal/decisionlog", "internal/strictjson"},
+	"gate":      {"token", "ledger", "policy", "internal/decisionlog", "internal/strictjson", "internal/deviceproof", "internal/standing"},
 	"challenge": {"gate", "policy"},
 	"proxy":     {"gate", "challenge", "internal/framing"},
 
