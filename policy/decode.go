@@ -160,7 +160,8 @@ func (d *decoder) alone() {
 	case !q.Session && q.Recheck:
 		d.fail("recheck", "session: true beside recheck")
 	case !q.Session && q.DeviceProof:
-		d.fail("device_proof", "session: true beside device_proof: nonces cost nothing to make, and room to remember")
+		// Anybody can make and sign nonces, and each that is spent takes room in the ledger.
+		d.fail("device_proof", "session: true beside device_proof")
 	case len(q.Scopes) == 0 && q.Token != AnyUse:
 		d.fail("token", "scopes beside token")
 	}

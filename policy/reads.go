@@ -424,12 +424,10 @@ func (rs reads) request(in *Input, headers []headerName) map[string]any {
 	return m
 }
 
-// queryOf decodes a canonical query, which holds no semicolons and no bad escapes.
+// queryOf decodes a canonical query, which holds no semicolons and no bad escapes; of another what is good, so that no
+// parameter depends on the others.
 func queryOf(raw string) map[string]any {
-	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return map[string]any{}
-	}
+	values, _ := url.ParseQuery(raw) // its error is about parameters that it leaves out
 	m := make(map[string]any, len(values))
 	for name, list := range values {
 		m[name] = anyList(list)
