@@ -101,6 +101,9 @@ func (p *Proxy) credentials(h http.Header, v *gate.Verdict) {
 		delete(h, c.sessionHeaderKey)
 		delete(h, "Authorization")
 		delete(h, "Cookie")
+		for _, name := range gate.RegistrationTokenHeaders() {
+			delete(h, name)
+		}
 	case !c.ForwardSession:
 		delete(h, c.sessionHeaderKey)
 		removeCookie(h, c.SessionCookie)

@@ -18,6 +18,7 @@ import (
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
+	"github.com/stepward/stepward/internal/standing"
 	"github.com/stepward/stepward/internal/watch"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
@@ -39,6 +40,7 @@ type service struct {
 	decisions *decisionlog.Log
 	ledger    ledger.Store
 	proxy     *proxy.Proxy
+	standing  *standing.Checker // nil where nobody is asked
 
 	madeLog, madeLedger string // files that were not there before
 
@@ -296,6 +298,9 @@ func (s *service) close() error {
 	}
 	if s.proxy != nil {
 		s.proxy.CloseIdleConnections()
+	}
+	if s.standing != nil {
+		s.standing.Close()
 	}
 	var empty []string
 	if s.ledger != nil {

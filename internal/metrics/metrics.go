@@ -29,6 +29,7 @@ type Metrics struct {
 	hits       prometheus.Counter
 	misses     prometheus.Counter
 	upstream   *prometheus.CounterVec
+	sessions   *prometheus.CounterVec
 
 	// DecisionLogDropped counts records that were lost.
 	DecisionLogDropped prometheus.Counter
@@ -80,6 +81,10 @@ func New(version string) *Metrics {
 			Name: "stepward_upstream_failures_total",
 			Help: "Requests that the backend did not answer, by what is known (unreachable, unknown_outcome, client_gone).",
 		}, []string{"kind"}),
+		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_session_checks_total",
+			Help: "Whether sessions still stand, by what the backend said (stands, ended, unavailable, or remembered: it was not asked).",
+		}, []string{"result"}),
 		DecisionLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stepward_decision_log_dropped_total",
 			Help: "Decision records that were lost because the buffer was full or could not be written.",
@@ -100,7 +105,7 @@ func New(version string) *Metrics {
 		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
+	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream, m.sessions,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -171,6 +176,9 @@ func (m *Metrics) RequirementCache(hit bool) {
 
 // UpstreamFailure counts one request without an answer.
 func (m *Metrics) UpstreamFailure(kind string) { m.upstream.WithLabelValues(kind).Inc() }
+
+// SessionCheck counts whether one session stands, by a word of package standing.
+func (m *Metrics) SessionCheck(result string) { m.sessions.WithLabelValues(result).Inc() }
 
 // Gauge registers a value that is read when the metrics are.
 func (m *Metrics) Gauge(name, help string, labels map[string]string, read func() float64) {

@@ -34,6 +34,7 @@ func TestEverythingIsServed(t *testing.T) {
 	m.PolicyReload(errors.New("bad"), time.Unix(2000, 0))
 	m.RequirementCache(true)
 	m.UpstreamFailure("unreachable")
+	m.SessionCheck("ended")
 	m.DecisionLogDropped.Inc()
 	m.InFlight.Set(3)
 	m.Gauge("stepward_ledger_entries", "Entries.", nil, func() float64 { return 7 })
@@ -49,6 +50,7 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_policy_loaded_timestamp_seconds 1000`,
 		`stepward_requirement_cache_total{result="hit"} 1`,
 		`stepward_upstream_failures_total{kind="unreachable"} 1`,
+		`stepward_session_checks_total{result="ended"} 1`,
 		`stepward_decision_log_dropped_total 1`,
 		`stepward_requests_in_flight 3`,
 		`stepward_ledger_entries 7`,
