@@ -186,7 +186,8 @@ type Session struct {
 type SessionCheck struct {
 	// Path is a GET endpoint of upstream that answers 200 or 204 while the session stands and 401 when it does not;
 	// {environmentId} in it becomes the session's environment. Dynamic's is /api/v0/sdk/{environmentId}/session. Any other
-	// answer, or none, refuses with 503. Without a path nobody is asked.
+	// answer, or none, refuses with 503. Only sessions of finished sign-ins (device.registered_scope) are asked about. Without
+	// a path nobody is asked.
 	Path string `yaml:"path" form:"check"`
 	// Cache is for how long an answer is believed; 0 asks every time. Operations that need an elevated or MFA token, and
 	// those on which the policy says recheck, ask every time.

@@ -22,8 +22,8 @@ const (
 // Both names of the header that brings back the token of the emailed link: what the SDKs send, and what Dynamic's OpenAPI
 // text says.
 const (
-	headerRegistrationToken      = "X-Dynamic-Device-Registration-Token" //nolint:gosec // a header's name
-	headerRegistrationTokenOther = "X-Dynamic-Device-Token-Registration" //nolint:gosec // a header's name
+	headerRegistrationToken      = "X-Dynamic-Device-Registration-Token"
+	headerRegistrationTokenOther = "X-Dynamic-Device-Token-Registration"
 )
 
 // RegistrationTokenHeaders are the names of headers with the token of an emailed link: a secret.

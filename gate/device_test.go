@@ -429,10 +429,10 @@ func TestANonceAndAToken(t *testing.T) {
 			}
 			store.fail = func(string, int) error { return nil }
 			free := "none"
-			switch spent := len(f.store.state); {
-			case spent == 0:
+			switch len(f.store.state) {
+			case 0:
 				free = "both"
-			case spent == 1:
+			case 1:
 				free = "token"
 			}
 			if free != c.free {
@@ -584,8 +584,10 @@ func TestWhetherASessionStands(t *testing.T) {
 		{"what needs a token asks afresh", request("POST", export, auth, "Bearer alice", eat, "good"), standing.ErrEnded, reason.SessionInvalid, env + " alice header afresh"},
 		{"before the token is looked at", request("POST", export, auth, "Bearer alice"), nil, reason.ElevatedTokenRequired, env + " alice header afresh"},
 		{"revoking a device asks afresh", request("DELETE", revoke, auth, "Bearer alice"), nil, reason.None, env + " alice header afresh"},
-		{"registering one asks afresh", request("POST", mount+"/deviceRegistration", auth, "Bearer newdevice"), nil, reason.None, env + " newdevice header afresh"},
-		{"a step-up", request("POST", mount+"/users/mfa/auth/totp", auth, "Bearer pending"), standing.ErrEnded, reason.SessionInvalid, env + " pending header remembered"},
+		{"registering one anew asks afresh", request("POST", mount+"/deviceRegistration", auth, "Bearer alice"), nil, reason.None, env + " alice header afresh"},
+		{"a step-up", request("POST", mount+"/users/mfa/auth/totp", auth, "Bearer alice"), standing.ErrEnded, reason.SessionInvalid, env + " alice header remembered"},
+		{"a sign-in that is not finished asks nobody", request("POST", mount+"/deviceRegistration", auth, "Bearer newdevice"), standing.ErrEnded, reason.None, ""},
+		{"nor one that owes its second factor", request("POST", mount+"/users/mfa/auth/totp", auth, "Bearer pending"), standing.ErrEnded, reason.None, ""},
 		{"a forged session asks nobody", request("GET", mount+"/users", auth, "Bearer forged"), nil, reason.SessionInvalid, ""},
 		{"an unregistered device is refused first", request("GET", mount+"/users", auth, "Bearer newdevice"), standing.ErrEnded, reason.DeviceVerificationRequired, ""},
 		{"another environment is refused first", request("GET", "/api/v0/sdk/other/users", auth, "Bearer alice"), standing.ErrEnded, reason.EnvironmentMismatch, ""},

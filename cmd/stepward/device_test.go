@@ -10,7 +10,7 @@ import (
 	"github.com/stepward/stepward/examples/issuer"
 )
 
-const registrationToken = "X-Dynamic-Device-Registration-Token" //nolint:gosec // a header's name
+const registrationToken = "X-Dynamic-Device-Registration-Token"
 
 // signedIn is what an answer of the issuer says of a session.
 type signedIn struct {
@@ -112,7 +112,7 @@ func TestADevicesLife(t *testing.T) {
 	revoke.header = w.from(phone)
 	w.expect(w.do(revoke), 200, "")
 
-	w.expect(w.do(read), 200, "")                 // within session.check.cache
+	w.expect(w.do(read), 200, "")                  // within session.check.cache
 	w.expect(w.do(export), 401, "session_invalid") // at once, and the token is not spent
 	w.expect(w.do(read), 401, "session_invalid")   // what was found out is remembered
 

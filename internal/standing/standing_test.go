@@ -164,7 +164,10 @@ func TestASlowAnswerDoesNotReviveASession(t *testing.T) {
 	held, first := make(chan struct{}), make(chan struct{}, 1)
 	b := &backend{status: 204}
 	b.hold = func() { first <- struct{}{}; <-held }
-	c := newChecker(t, b, func(c *standing.Config) { c.Now = func() time.Time { return time.Unix(now.Add(1), 0) }; c.Cache = time.Hour })
+	c := newChecker(t, b, func(c *standing.Config) {
+		c.Now = func() time.Time { return time.Unix(now.Add(1), 0) }
+		c.Cache = time.Hour
+	})
 	done := make(chan error)
 	go func() { done <- c.Check(context.Background(), alice) }()
 	<-first
