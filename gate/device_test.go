@@ -652,3 +652,24 @@ func TestWhereASignInLeadsBackTo(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAnswerKeepsANonceThatCameAlone(t *testing.T) {
+	f := newFixture(t, withEnvironments(t, strings.Replace(proving, "device.revoke", "business_account.member.add", 1)))
+	f.elevated["add"] = elevated(func(c *token.Claims) { c.Scopes, c.SingleUse = []string{"business_account:member:add"}, false })
+	r := request("POST", mount+"/businessAccounts/b1/members", append(proofs(t)[1].headers(), auth, "Bearer alice", eat, "add")...)
+	f.decide(r).Settle(gate.Outcome{Status: 202})
+	if v := f.decide(r); v.Reason != reason.DeviceProofInvalid {
+		t.Errorf("the same nonce: %q", v.Reason)
+	}
+}
+
+func TestHeadOfWhatSpendsANonce(t *testing.T) {
+	f := newFixture(t, withEnvironments(t, strings.Replace(proving, "device.revoke", "user.read", 1)))
+	headers := append(proofs(t)[1].headers(), auth, "Bearer alice")
+	if v := f.decide(request("HEAD", mount+"/users", headers...)); v.Reason != reason.MethodNotAllowed {
+		t.Errorf("HEAD: %q", v.Reason)
+	}
+	if v := f.decide(request("GET", mount+"/users", headers...)); !v.Allow {
+		t.Errorf("GET: %q", v.Reason)
+	}
+}
