@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -368,6 +369,7 @@ func (s *faulty) Release(ctx context.Context, k ledger.Key, o ledger.Owner) erro
 // Every combination of a nonce and a token, of which one or the other is not to be had.
 func TestANonceAndAToken(t *testing.T) {
 	both := "reserve reserve"
+	asking := map[string]func(*gate.Config){proving: withEnvironments(t, proving), provenMF: withEnvironments(t, provenMF)}
 	for _, c := range []struct {
 		name, environments, path string
 		headers                  []string
@@ -407,7 +409,7 @@ func TestANonceAndAToken(t *testing.T) {
 				return nil
 			}}
 			f := newFixture(t, func(g *gate.Config) {
-				withEnvironments(t, c.environments)(g)
+				asking[c.environments](g)
 				store.Store, g.Ledger = g.Ledger, store
 			})
 			p := proofs(t)[1]
@@ -475,15 +477,16 @@ func TestHowLongANonceIsRemembered(t *testing.T) {
 
 // A memory that is younger than a nonce can be does not know whether it was spent.
 func TestAYoungLedgerVouchesForNoNonce(t *testing.T) {
-	clock := now
-	young, err := ledger.NewMemory(ledger.MemoryConfig{Capacity: 8, Now: func() time.Time { return clock }})
+	var passed atomic.Int64
+	clock := func() time.Time { return now.Add(time.Duration(passed.Load())) }
+	young, err := ledger.NewMemory(ledger.MemoryConfig{Capacity: 8, Now: clock})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer young.Close()
 	f := newFixture(t, func(c *gate.Config) {
 		withEnvironments(t, proving)(c)
-		c.Ledger, c.Device.NonceLifetime, c.Now = young, time.Hour, func() time.Time { return clock }
+		c.Ledger, c.Device.NonceLifetime, c.Now = young, time.Hour, clock
 	})
 	for _, at := range []struct {
 		after time.Duration
@@ -491,7 +494,7 @@ func TestAYoungLedgerVouchesForNoNonce(t *testing.T) {
 	}{
 		{0, reason.ConsumptionStoreUnavailable}, {time.Hour - time.Minute, reason.ConsumptionStoreUnavailable}, {time.Hour + time.Minute, reason.None},
 	} {
-		clock = now.Add(at.after)
+		passed.Store(int64(at.after))
 		if v := f.decide(request("DELETE", revoke, append(proofs(t)[1].headers(), auth, "Bearer alice")...)); v.Reason != at.want {
 			t.Errorf("after %v: %q, want %q", at.after, v.Reason, at.want)
 		}
