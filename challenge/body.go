@@ -45,6 +45,8 @@ type challenge struct {
 	State        string `json:"state,omitempty"` // of the device
 	SessionScope string `json:"session_scope,omitempty"`
 	VerifyURL    string `json:"verify_url,omitempty"`
+	// ProofHeaders are those of a proof of the device's key: nonce, key, signature.
+	ProofHeaders []string `json:"proof_headers,omitempty"`
 
 	MinimumVersion    string `json:"minimum_version,omitempty"`
 	ReceivedVersion   string `json:"received_version,omitempty"`
@@ -99,8 +101,7 @@ func (w *Writer) problem(v *gate.Verdict, r *row, status int) *problem {
 	case kindMFA:
 		c.Action, c.TokenHeader, c.Methods = q.MFAAction, w.config.MFAHeader, w.methods(q)
 	case kindDevice:
-		c.State, c.SessionScope, c.VerifyURL = string(v.DeviceState), w.config.SessionScope, w.config.VerifyURL
-		c.Methods = []string{"email"}
+		w.device(c, r, v)
 	case kindUpgrade:
 		upgrade(c, r, v, q)
 	}
@@ -144,6 +145,18 @@ func (w *Writer) stepUp(c *challenge, q *policy.Requirement) {
 	c.TokenHeader = w.config.TokenHeader
 	c.ACRValues = w.config.ACRValues
 	c.Methods = w.methods(q)
+}
+
+// device says what registers a device, or what proves that it is one.
+func (w *Writer) device(c *challenge, r *row, v *gate.Verdict) {
+	c.State = string(v.DeviceState)
+	if r.reason != reason.DeviceVerificationRequired {
+		for _, name := range gate.DeviceProofHeaders() {
+			c.ProofHeaders = append(c.ProofHeaders, strings.ToLower(name))
+		}
+		return
+	}
+	c.SessionScope, c.VerifyURL, c.Methods = w.config.SessionScope, w.config.VerifyURL, []string{"email"}
 }
 
 func (w *Writer) methods(q *policy.Requirement) []string {

@@ -56,7 +56,7 @@ type Config struct {
 	Environment Environment `yaml:"environment"`
 	// Client says in which headers clients declare what they are.
 	Client Client `yaml:"client"`
-	// Device names the session scopes that tell how far a sign-in has come.
+	// Device names the session scopes that tell how far a sign-in has come, and what a proof of a device's key is worth.
 	Device Device `yaml:"device"`
 
 	// Policy is where the Rego comes from and what its evaluation may cost.
@@ -216,6 +216,23 @@ type Session struct {
 	// Scopes are the words that only session tokens carry. A token with any of them is never an elevated one: the two may
 	// share issuer, key and typ.
 	Scopes []string `yaml:"scopes" form:"scope"`
+	// Check asks the backend whether a session still stands.
+	Check SessionCheck `yaml:"check"`
+}
+
+// SessionCheck asks the backend whether a session still stands. A session that was revoked, or whose device was, keeps a good
+// signature until it expires; this ends it at once, at the price of a question to the backend.
+type SessionCheck struct {
+	// Path is a GET endpoint of upstream that answers 200 or 204 while the session stands and 401 when it does not;
+	// {environmentId} in it becomes the session's environment. Dynamic's is /api/v0/sdk/{environmentId}/session. Any other
+	// answer, or none, refuses with 503. Only sessions of finished sign-ins (device.registered_scope) are asked about. Without
+	// a path nobody is asked.
+	Path string `yaml:"path" form:"check"`
+	// Cache is for how long an answer is believed; 0 asks every time. Operations that need an elevated or MFA token, and
+	// those on which the policy says recheck, ask every time.
+	Cache time.Duration `yaml:"cache" zero:"asks every time"`
+	// Timeout bounds one question.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // Elevated is the elevated access token.
@@ -324,7 +341,7 @@ type Client struct {
 	WalletSDKVersionHeader string `yaml:"wallet_sdk_version_header" form:"header"`
 }
 
-// Device names session scopes.
+// Device names session scopes, and says what a proof of a device's key is worth. See docs/devices.md.
 type Device struct {
 	// RegisteredScope is carried by a completed sign-in on a registered device.
 	RegisteredScope string `yaml:"registered_scope" form:"scope"`
@@ -332,6 +349,11 @@ type Device struct {
 	UnregisteredScope string `yaml:"unregistered_scope" form:"scope"`
 	// AdditionalAuthScope is carried while the sign-in's own second factor is outstanding.
 	AdditionalAuthScope string `yaml:"additional_auth_scope" form:"scope"`
+	// KeyClaim names the session claim in which the issuer gives the device's public key, as the compressed point in
+	// hexadecimal. A proof must then be of that key. Absent, a proof shows that the client holds some device's key.
+	KeyClaim string `yaml:"key_claim"`
+	// NonceLifetime is how long a spent nonce of a proof is remembered: at least as long as the backend accepts it.
+	NonceLifetime time.Duration `yaml:"nonce_lifetime"`
 }
 
 // Policy is the Rego.

@@ -17,6 +17,7 @@ func Defaults() *Config {
 			Header:  "Authorization",
 			Forward: true,
 			Scopes:  []string{"user:basic", "requiresAdditionalAuth", "userDataForm", "waasBackupToken", "device:register"},
+			Check:   SessionCheck{Cache: 10 * time.Second, Timeout: 2 * time.Second},
 		},
 		Elevated: Elevated{
 			Header:      "x-dyn-elevated-access-token",
@@ -42,6 +43,7 @@ func Defaults() *Config {
 			RegisteredScope:     "user:basic",
 			UnregisteredScope:   "device:register",
 			AdditionalAuthScope: "requiresAdditionalAuth",
+			NonceLifetime:       24 * time.Hour,
 		},
 		Policy:          Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond},
 		UnmatchedRoutes: "deny",

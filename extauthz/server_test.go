@@ -138,9 +138,8 @@ func TestHealthAndReflection(t *testing.T) {
 		}
 		stream, err := reflectionv1.NewServerReflectionClient(conn).ServerReflectionInfo(t.Context())
 		if err == nil {
-			err = stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}})
-		}
-		if err == nil {
+			// A server that has no such service may be done with the stream already; Recv says why.
+			_ = stream.Send(&reflectionv1.ServerReflectionRequest{MessageRequest: &reflectionv1.ServerReflectionRequest_ListServices{}})
 			_, err = stream.Recv()
 		}
 		if (err == nil) != reflects || err != nil && status.Code(err) != codes.Unimplemented {

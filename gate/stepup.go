@@ -120,7 +120,7 @@ func (g *Gate) reserve(ctx context.Context, r *Request, v *Verdict, d *decision,
 	if r.Shadow || d.snapshot.Environment(v.Environment).Shadow {
 		return reason.None
 	}
-	if !r.Deadline.IsZero() && time.Until(r.Deadline) < g.config.SpendBudget {
+	if g.isTooLate(r) {
 		v.TokenState = TokenUnused
 		return reason.ConsumptionStoreUnavailable
 	}
@@ -134,13 +134,25 @@ func (g *Gate) reserve(ctx context.Context, r *Request, v *Verdict, d *decision,
 	// The client's cancellation must not decide whether a token counts as spent.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.LedgerTimeout)
 	defer cancel()
+	// A nonce before the token: what a crash between the two costs is then the one of which the client has many.
+	nonce, why := g.reserveNonce(ctx, d)
+	if why != reason.None {
+		return why
+	}
 	if err := g.config.Ledger.Reserve(ctx, claim); err != nil {
+		g.giveBack(nonce)
 		why, state := reserveFailure(err, w.required, w.consumed)
 		v.TokenState = state
 		return why
 	}
 	v.spend = g.hold(r, v, d, q, claim)
+	v.spend.nonce = nonce
 	return reason.None
+}
+
+// isTooLate reports whether whoever asked would not hear the answer in time.
+func (g *Gate) isTooLate(r *Request) bool {
+	return !r.Deadline.IsZero() && time.Until(r.Deadline) < g.config.SpendBudget
 }
 
 // hold makes the reservation's handle. Its outcome record is fixed now, because the door may reuse r before it settles.

@@ -23,16 +23,17 @@ var update = flag.Bool("update", false, "write docs/dynamic-coverage.md instead 
 
 // openBecause says why an operation asks for a session at most. Routes of which more is known say it in dynamic-rows.tsv.
 var openBecause = map[string]string{
-	"public":        "the generated client sends no session",
-	"session.begin": "begins a session, so there is none yet",
-	"session.keep":  "renews, tells or ends a session, one that is no longer good too",
-	"user.check":    "a session is enough: nothing is changed",
-	"user.read":     "a session is enough: nothing is changed",
-	"user.write":    "a session is enough: no step-up is known",
-	"wallet.read":   "a session is enough: nothing is changed",
-	"wallet.write":  "a session is enough: no step-up is known",
-	"mfa.read":      "whoever still owes the second factor must see which ones there are",
-	"admin":         "the API of dashboards and API keys asks for no step-up, so it is refused",
+	"public":           "the generated client sends no session",
+	"session.begin":    "begins a session, so there is none yet",
+	"session.callback": "a provider's page sends it, which has no session",
+	"session.keep":     "renews, tells or ends a session, one that is no longer good too",
+	"user.check":       "a session is enough: nothing is changed",
+	"user.read":        "a session is enough: nothing is changed",
+	"user.write":       "a session is enough: no step-up is known",
+	"wallet.read":      "a session is enough: nothing is changed",
+	"wallet.write":     "a session is enough: no step-up is known",
+	"mfa.read":         "whoever still owes the second factor must see which ones there are",
+	"admin":            "the API of dashboards and API keys asks for no step-up, so it is refused",
 }
 
 // sessionless are routes to which the generated client sends a session that the policy does not demand.

@@ -124,6 +124,10 @@ func (d *decoder) member(name string, v any) {
 		d.q.ReleaseOn = d.statuses(v)
 	case "deny":
 		d.q.Deny = d.deny(v)
+	case "device_proof":
+		d.q.DeviceProof = d.boolean(name, v)
+	case "recheck":
+		d.q.Recheck = d.boolean(name, v)
 	default:
 		d.fail(name, "no such member (see docs/writing-policy.md)")
 	}
@@ -157,6 +161,11 @@ func (d *decoder) alone() {
 		d.fail("mfa_action", "session: true beside mfa_action")
 	case !q.Session && d.device && q.Device == DeviceRegistered:
 		d.fail("device", "session: true beside device: registered")
+	case !q.Session && q.Recheck:
+		d.fail("recheck", "session: true beside recheck")
+	case !q.Session && q.DeviceProof:
+		// Anybody can make and sign nonces, and each that is spent takes room in the ledger.
+		d.fail("device_proof", "session: true beside device_proof")
 	case len(q.Scopes) == 0 && q.Token != AnyUse:
 		d.fail("token", "scopes beside token")
 	}
@@ -169,6 +178,14 @@ func (d *decoder) text(name string, v any) string {
 	}
 	d.size += len(s)
 	return s
+}
+
+func (d *decoder) boolean(name string, v any) bool {
+	b, ok := v.(bool)
+	if !ok {
+		d.fail(name, "true or false")
+	}
+	return b
 }
 
 func (d *decoder) list(name string, v any) []any {

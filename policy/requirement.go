@@ -24,6 +24,8 @@ type Requirement struct {
 	Methods           []string                      // verification methods to offer in the challenge
 	ReleaseOn         []int                         // backend statuses that mean "not done"
 	Deny              *Denial                       // the policy refuses outright
+	DeviceProof       bool                          // the request must prove possession of a device's key
+	Recheck           bool                          // whether the session stands is asked afresh
 }
 
 // Choice is a list of scopes of which any one will do; most have one member. Never empty.

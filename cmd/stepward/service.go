@@ -20,6 +20,7 @@ import (
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
 	"github.com/stepward/stepward/internal/settings"
+	"github.com/stepward/stepward/internal/standing"
 	"github.com/stepward/stepward/internal/watch"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
@@ -43,6 +44,7 @@ type service struct {
 	decisions *decisionlog.Log
 	ledger    ledger.Store
 	proxy     *proxy.Proxy
+	standing  *standing.Checker // nil where nobody is asked
 
 	extAuthz, forwardAuth net.Addr       // of the doors in asked; nil when closed
 	extAuthzListener      net.Listener   // until its door is made, which takes it over
@@ -370,6 +372,9 @@ func (s *service) close() error {
 	}
 	if s.proxy != nil {
 		s.proxy.CloseIdleConnections()
+	}
+	if s.standing != nil {
+		s.standing.Close()
 	}
 	var empty []string
 	if s.ledger != nil {

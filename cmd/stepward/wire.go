@@ -20,6 +20,7 @@ import (
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
+	"github.com/stepward/stepward/internal/standing"
 	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/token"
 )
@@ -56,6 +57,9 @@ func newService(ctx context.Context, cfg *config.Config, out outputs) (_ *servic
 		return nil, err
 	}
 	if err := s.openLedger(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openStanding(); err != nil {
 		return nil, err
 	}
 	g, err := s.newGate(verify)
@@ -213,6 +217,23 @@ func (s *service) openLedger(ctx context.Context) error {
 	return nil
 }
 
+// openStanding makes what asks the backend about sessions, where the configuration wants that.
+func (s *service) openStanding() error {
+	c := s.config.Session
+	if c.Check.Path == "" {
+		return nil
+	}
+	tls, err := upstreamTLS(s.config.UpstreamTLS)
+	if err != nil {
+		return err
+	}
+	s.standing, err = standing.New(standing.Config{
+		Backend: s.config.Upstream, TLS: tls, Path: c.Check.Path, Header: c.Header, Cookie: c.Cookie,
+		Timeout: c.Check.Timeout, Cache: c.Check.Cache, Asked: s.metrics.SessionCheck,
+	})
+	return err
+}
+
 func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 	c := s.config
 	gc := gate.Config{
@@ -232,12 +253,15 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 		},
 		Device: gate.DeviceConfig{
 			RegisteredScope: c.Device.RegisteredScope, UnregisteredScope: c.Device.UnregisteredScope,
-			AdditionalAuthScope: c.Device.AdditionalAuthScope,
+			AdditionalAuthScope: c.Device.AdditionalAuthScope, KeyClaim: c.Device.KeyClaim, NonceLifetime: c.Device.NonceLifetime,
 		},
 		Ledger: s.ledger, LedgerTimeout: c.LedgerOptions.ReserveTimeout, SpendBudget: c.ExtAuthz.SpendBudget, Leeway: c.Leeway,
 		DangerouslyPassUnmatched: c.UnmatchedRoutes == "dangerously_pass",
 		Record:                   s.decisions.Record, RecordIntent: c.DecisionLog.Blocking, Hash: s.decisions.Hash,
 		Observe: s.observe, Log: s.log,
+	}
+	if s.standing != nil {
+		gc.Session.Check = s.standing.Check
 	}
 	if v.mfa != nil {
 		gc.MFA.Verify = v.mfa.Verify

@@ -34,6 +34,7 @@ type Metrics struct {
 	wouldNeed  *prometheus.CounterVec
 	polls      *prometheus.CounterVec
 	changes    *prometheus.CounterVec
+	sessions   *prometheus.CounterVec
 
 	// DecisionLogDropped counts records that were lost.
 	DecisionLogDropped prometheus.Counter
@@ -105,6 +106,10 @@ func New(version string) *Metrics {
 			Name: "stepward_settings_changes_total",
 			Help: "Changes of environment settings, by kind (first_seen, raised, lowered, loosened, changed, downgrade_refused).",
 		}, []string{"kind"}),
+		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_session_checks_total",
+			Help: "Whether sessions still stand, by what the backend said (stands, ended, unavailable, or remembered: it was not asked).",
+		}, []string{"result"}),
 		DecisionLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stepward_decision_log_dropped_total",
 			Help: "Decision records that were lost because the buffer was full or could not be written.",
@@ -130,7 +135,7 @@ func New(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
-		m.advice, m.gaps, m.wouldNeed, m.polls, m.changes,
+		m.advice, m.gaps, m.wouldNeed, m.polls, m.changes, m.sessions,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -230,6 +235,9 @@ func (m *Metrics) SettingsPoll(outcome string) { m.polls.WithLabelValues(outcome
 
 // SettingsChange counts one change of an environment's settings, or one that was refused.
 func (m *Metrics) SettingsChange(kind string) { m.changes.WithLabelValues(kind).Inc() }
+
+// SessionCheck counts whether one session stands, by a word of package standing.
+func (m *Metrics) SessionCheck(result string) { m.sessions.WithLabelValues(result).Inc() }
 
 // Gauge registers a value that is read when the metrics are.
 func (m *Metrics) Gauge(name, help string, labels map[string]string, read func() float64) {

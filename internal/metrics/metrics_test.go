@@ -39,6 +39,7 @@ func TestEverythingIsServed(t *testing.T) {
 	m.WouldChallenge("other", "wallet.export")
 	m.SettingsPoll("refused")
 	m.SettingsChange("raised")
+	m.SessionCheck("ended")
 	m.DecisionLogDropped.Inc()
 	m.InFlight.Set(3)
 	m.Gauge("stepward_ledger_entries", "Entries.", nil, func() float64 { return 7 })
@@ -60,6 +61,7 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_settings_polls_total{outcome="refused"} 1`,
 		`stepward_settings_changes_total{kind="raised"} 1`,
 		`stepward_settings_changes_total{kind="downgrade_refused"} 0`,
+		`stepward_session_checks_total{result="ended"} 1`,
 		`stepward_decision_log_dropped_total 1`,
 		`stepward_requests_in_flight 3`,
 		`stepward_ledger_entries 7`,
