@@ -368,7 +368,8 @@ func FuzzRequirement(f *testing.F) {
 		`{}`, `null`, `[]`, `{"operation": "a", "session": true}`, `{"operation": "a", "session": false, "deny": {"code": "a", "message": "b"}}`,
 		`{"operation": "a", "session": true, "scopes": ["a", ["b", "c"]], "token": "single_use", "max_age": 300, "device": "any", "minimum_api_version": "2026_04_01",
 		  "minimum_sdk": {"WalletKit": "4.76.0"}, "methods": ["totp"], "release_on": [202], "deny": {"code": "a", "message": ""}}`,
-		`{"operation": "a", "session": true, "mfa_action": "b"}`, `{"operation": "a", "session": true, "Scopes": []}`, `{"operation": "a", "session": true, "scopes": [[]]}`,
+		`{"operation": "a", "session": true, "mfa_action": "b", "mfa_required": true, "scopes": ["c"], "token": "single_use"}`,
+		`{"operation": "a", "session": true, "mfa_action": "b"}`, `{"operation": "a", "session": true, "mfa_required": false}`, `{"operation": "a", "session": true, "Scopes": []}`, `{"operation": "a", "session": true, "scopes": [[]]}`,
 		`{"operation": "a", "session": true, "max_age": 1e2}`, `{"operation": "a", "session": true, "max_age": -0}`, `{"operation": "a", "session": 1}`,
 		`{"operation": "a", "session": true, "minimum_api_version": "2026-04-01"}`, `{"operation": "a", "session": true, "release_on": null}`,
 	} {
@@ -399,7 +400,7 @@ func FuzzRequirement(f *testing.F) {
 			t.Errorf("%s\nread   %s\nwanted %s", text, got, want)
 		}
 		if q.Operation == "" || !q.Session && (len(q.Scopes) > 0 || q.MFAAction != "" || q.Device == policy.DeviceRegistered) ||
-			len(q.Scopes) > 0 && q.MFAAction != "" || q.Token != policy.AnyUse && len(q.Scopes) == 0 {
+			q.MFAAction == "" && q.UnenrolledPass || q.Token != policy.AnyUse && len(q.Scopes) == 0 {
 			t.Errorf("%s contradicts itself: %+v", text, q)
 		}
 		for _, more := range []string{"", "Scopes", "scope", "allow", "operation "} {
@@ -442,7 +443,8 @@ func written(q *policy.Requirement, members map[string]any) string {
 		"operation": q.Operation, "session": q.Session, "scopes": scopes, "token": q.Token, "max_age": int(q.MaxAge.Seconds()),
 		"device":              map[policy.DeviceRule]string{policy.DeviceRegistered: "registered", policy.DeviceAny: "any"}[q.Device],
 		"minimum_api_version": q.MinimumAPIVersion, "minimum_sdk": q.MinimumSDK, "mfa_action": q.MFAAction,
-		"methods": append([]string{}, q.Methods...), "release_on": append([]int{}, q.ReleaseOn...), "deny": deny,
+		"mfa_required": q.MFAAction != "" && !q.UnenrolledPass,
+		"methods":      append([]string{}, q.Methods...), "release_on": append([]int{}, q.ReleaseOn...), "deny": deny,
 	}
 	said := map[string]any{}
 	for name := range members {

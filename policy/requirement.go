@@ -11,7 +11,8 @@ import (
 type Requirement struct {
 	Operation string // never empty in a decoded requirement
 	Session   bool
-	// Scopes is a conjunction of choices: of each Choice the elevated token must carry at least one.
+	// Scopes is a conjunction of choices: of each Choice the elevated token must carry at least one. Beside MFAAction they are
+	// those of the elevated token that is accepted in place of the MFA token.
 	Scopes            []Choice
 	Token             TokenUse
 	MaxAge            time.Duration // 0: no bound
@@ -19,6 +20,7 @@ type Requirement struct {
 	MinimumAPIVersion apiversion.Version            // zero: no floor
 	MinimumSDK        map[string]apiversion.Release // by SDK name, such as "WalletKit"
 	MFAAction         string                        // "" when no action-based MFA is needed
+	UnenrolledPass    bool                          // a user without a second factor needs no MFA token
 	Methods           []string                      // verification methods to offer in the challenge
 	ReleaseOn         []int                         // backend statuses that mean "not done"
 	Deny              *Denial                       // the policy refuses outright

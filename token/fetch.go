@@ -124,7 +124,7 @@ func dialGuard(loopbackOnly bool) func(context.Context, string, string, syscall.
 		ip := ap.Addr().Unmap().WithZone("")
 		switch {
 		case ip.IsLinkLocalUnicast(), ip.IsMulticast(), ip.IsUnspecified():
-			return fmt.Errorf("dial %s: address is not allowed for keys", ip)
+			return fmt.Errorf("dial %s: address is not allowed", ip)
 		case loopbackOnly && !ip.IsLoopback():
 			return fmt.Errorf("dial %s: http is allowed on loopback only", ip)
 		}
