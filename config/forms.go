@@ -47,6 +47,7 @@ var examples = map[string]string{
 	"address":     "host:port, such as 127.0.0.1:8080",
 	"origin":      "scheme, host and port alone, such as http://127.0.0.1:9000",
 	"jwks":        "the https URL of the JWK Set (http only on loopback), or use jwks_file",
+	"endpoint":    "an https URL (http only on loopback), such as https://backend.internal/mfa/introspect",
 	"page":        "an https URL, such as https://app.example/verify",
 	"file":        "a path, which begins at this file's directory unless it is absolute",
 	"host":        "a host name, such as backend.internal",
@@ -151,6 +152,10 @@ func parseURL(text, form string) (u *url.URL, fault, remedy string) {
 	case "jwks":
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			return nil, "would fetch keys over plain http", "use https; http is for loopback only"
+		}
+	case "endpoint":
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			return nil, "would send tokens over plain http", "use https; http is for loopback only"
 		}
 	case "page":
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {

@@ -45,7 +45,13 @@ func checkVerb(ctx context.Context, c *call) error {
 		fmt.Fprintf(c.stdout, "%d problem%s\n", len(problems), plural(len(problems)))
 		return errSaid
 	}
-	for _, w := range cfg.Warnings() {
+	warnings := cfg.Warnings()
+	if engine, err := policy.New(ctx, policyConfig(cfg)); err == nil { // it was good a moment ago
+		if w := mfaWarning(provesMFA(cfg), engine.Snapshot().AskingForMFA()); w != "" {
+			warnings = append(warnings, w)
+		}
+	}
+	for _, w := range warnings {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w)
 	}
 	fmt.Fprintf(c.stdout, "%s: configuration and policy are good\n", *path)
@@ -96,11 +102,15 @@ func checkAddress(cfg *config.Config) error {
 }
 
 func checkPolicy(ctx context.Context, cfg *config.Config) []string {
-	problems := policy.Check(ctx, policy.Config{FS: policyFiles(cfg.Policy.Path), EvalTimeout: cfg.Policy.EvalTimeout, Scopes: cfg.Elevated.Scopes})
+	problems := policy.Check(ctx, policyConfig(cfg))
 	if len(problems) == 0 {
 		return nil
 	}
 	return lines(inFolder(cfg.Policy.Path, problems))
+}
+
+func policyConfig(cfg *config.Config) policy.Config {
+	return policy.Config{FS: policyFiles(cfg.Policy.Path), EvalTimeout: cfg.Policy.EvalTimeout, Scopes: cfg.Elevated.Scopes}
 }
 
 // inFolder puts the policy's folder before the file names of its problems.
