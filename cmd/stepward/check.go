@@ -47,7 +47,7 @@ func checkVerb(ctx context.Context, c *call) error {
 	}
 	warnings := cfg.Warnings()
 	if engine, err := policy.New(ctx, policyConfig(cfg)); err == nil { // it was good a moment ago
-		if w := mfaWarning(provesMFA(cfg), engine.Snapshot().AskingForMFA()); w != "" {
+		if w := warningOfMFA(cfg, engine.Snapshot()); w != "" {
 			warnings = append(warnings, w)
 		}
 	}

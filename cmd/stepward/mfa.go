@@ -1,20 +1,23 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/stepward/stepward/config"
 	"github.com/stepward/stepward/gate"
+	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/token"
 )
 
-// provesMFA sends a JWT to its issuer, if there is one, and every other MFA token to the backend that is asked about them. Nil
+// proveMFA sends a JWT to its issuer, if there is one, and every other MFA token to the backend that is asked about them. Nil
 // proves none.
-func (v verifiers) provesMFA() gate.VerifyFunc {
+func (v verifiers) proveMFA() gate.VerifyFunc {
 	switch {
 	case v.mfa == nil && v.opaque == nil:
 		return nil
@@ -68,19 +71,15 @@ func credential(field, file string) (string, error) {
 	return line, nil
 }
 
-// provesMFA reports whether the configuration can prove any MFA token.
-func provesMFA(c *config.Config) bool { return len(c.MFAIssuers()) > 0 || c.MFA.Introspection.URL != nil }
-
-// mfaWarning says that some environments ask for MFA tokens that nobody here can prove; "" if that is not so.
-func mfaWarning(provable bool, asking []string) string {
-	if provable || len(asking) == 0 {
+// warningOfMFA says that some environments ask for MFA tokens that nobody here can prove; "" if that is not so.
+func warningOfMFA(c *config.Config, s *policy.Snapshot) string {
+	asking := s.AskingForMFA()
+	if len(asking) == 0 || len(c.MFAIssuers()) > 0 || c.MFA.Introspection.URL != nil {
 		return ""
 	}
 	for i, id := range asking {
-		if id == "" {
-			asking[i] = "default"
-		}
+		asking[i] = cmp.Or(id, "default")
 	}
-	return "mfa: names neither an issuer nor introspection, so no MFA token can be proved; where an operation asks for one, " +
-		"only an elevated token with its scopes passes (environments: " + strings.Join(asking, ", ") + ")"
+	return "mfa: names neither an issuer nor introspection, so no MFA token can be proved; where an operation asks for one, only an " +
+		"elevated token with its scopes passes (environments: " + strings.Join(slices.Compact(asking), ", ") + ")"
 }

@@ -110,7 +110,7 @@ func (s *service) announce() {
 }
 
 func (s *service) warnOfMFA() {
-	if w := mfaWarning(provesMFA(s.config), s.policy.Snapshot().AskingForMFA()); w != "" {
+	if w := warningOfMFA(s.config, s.policy.Snapshot()); w != "" {
 		s.log.Warn(w)
 	}
 }

@@ -214,7 +214,7 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 		Record:                   s.decisions.Record, RecordIntent: c.DecisionLog.Blocking, Hash: s.decisions.Hash,
 		Observe: s.observe, Log: s.log,
 	}
-	gc.MFA.Verify = v.provesMFA()
+	gc.MFA.Verify = v.proveMFA()
 	return gate.New(gc)
 }
 
