@@ -256,8 +256,9 @@ type Elevated struct {
 	Scopes []string `yaml:"scopes" form:"scope"`
 }
 
-// MFA is the old action-based token. Without an issuer no such token can be proved, and operations that need one are
-// refused. Nothing is taken from session.
+// MFA is the old action-based token. A JWT is proved by its issuer, an opaque token by asking the backend that made it
+// (introspection); both may be there. Without either no such token can be proved, and operations that need one are refused
+// unless an elevated token comes in its place. Nothing is taken from session.
 type MFA struct {
 	Verifier `yaml:",inline"`
 	// Header is where the token travels, as a bare value.
@@ -266,12 +267,35 @@ type MFA struct {
 	MaxLifetime time.Duration `yaml:"max_lifetime" zero:"no cap"`
 	// Remember is how long a spent token without exp is remembered.
 	Remember time.Duration `yaml:"remember"`
-	// EnrolledClaim names a boolean session claim; false there means that the user has no second factor and needs none.
-	// Absent, every user counts as enrolled.
+	// Introspection is whom to ask about tokens that are no JWTs, and about all of them where no issuer is named.
+	Introspection Introspection `yaml:"introspection"`
+	// EnrolledClaim names the session claim that tells whether the user has a second factor: true or false, or a list of
+	// credentials in the form of verified_credentials, the claim of Dynamic's full JWT, where an entry with the format totp
+	// or passkey is one. A user without needs no token, unless the environment says mfa_required. Everybody counts as enrolled
+	// without this key, and whose session lacks the claim or has it in another form: a minified JWT says nothing.
 	EnrolledClaim string `yaml:"enrolled_claim"`
 	// Forward passes the token on to the backend, also where Stepward did not need it. It stays false without an issuer
 	// too: a backend that still judges these tokens itself needs it said here.
 	Forward bool `yaml:"forward"`
+}
+
+// Introspection is an endpoint as in RFC 7662. It gets a POST with token and token_type_hint=mfa_token as a form, and answers 200
+// with a JSON object: active, and if that is true sub (required, the session's), and if it knows them exp, iat, jti and
+// environment_id. It must not spend the token, which Stepward does, and must call only MFA tokens active: an answer with a scope,
+// or a token_type other than mfa_token, is refused. Answers are not remembered. Without iat tokens are refused while a new ledger
+// does not know what was spent before it (mfa.remember). An endpoint that reads tokens otherwise than letter by letter should
+// answer a jti.
+type Introspection struct {
+	// URL is the endpoint's: https, or http on loopback. Redirects are not followed.
+	URL *url.URL `yaml:"url" form:"endpoint"`
+	// BearerFile holds the bearer token with which Stepward authenticates itself there, on one line. It is read at the start.
+	BearerFile string `yaml:"bearer_file" form:"file"`
+	// BasicFile holds client_id:client_secret for HTTP basic, on one line, in place of bearer_file. It is read at the start.
+	BasicFile string `yaml:"basic_file" form:"file"`
+	// CAFile holds the PEM certificates that the endpoint's certificate may come from, in place of the system's.
+	CAFile string `yaml:"ca_file" form:"file"`
+	// Timeout bounds one question; beyond it the request gets 503.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // JWKS bounds the fetching of keys.

@@ -24,7 +24,7 @@ func Defaults() *Config {
 			MaxLifetime: 10 * time.Minute,
 			Scopes:      tokenScopes(),
 		},
-		MFA: MFA{Header: "x-mfa-auth-token", Remember: 30 * 24 * time.Hour},
+		MFA: MFA{Header: "x-mfa-auth-token", Remember: 30 * 24 * time.Hour, Introspection: Introspection{Timeout: 3 * time.Second}},
 		JWKS: JWKS{
 			StartWait:    30 * time.Second,
 			MinRefresh:   15 * time.Second,

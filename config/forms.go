@@ -50,6 +50,7 @@ var examples = map[string]string{
 	"jwks":        "the https URL of the JWK Set (http only on loopback), or use jwks_file",
 	"settings":    "a path at upstream such as /api/v0/sdk/{environmentId}/settings, or an https URL (http only on loopback) with such a path",
 	"environment": "an environment's id: letters, digits, dots, dashes and underscores",
+	"endpoint":    "an https URL (http only on loopback), such as https://backend.internal/mfa/introspect",
 	"page":        "an https URL, such as https://app.example/verify",
 	"file":        "a path, which begins at this file's directory unless it is absolute",
 	"host":        "a host name, such as backend.internal",
@@ -167,6 +168,10 @@ func parseURL(text, form string) (u *url.URL, fault, remedy string) {
 	case "settings":
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			return nil, "would fetch settings over plain http", "use https, or a path alone, which is asked of upstream"
+		}
+	case "endpoint":
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			return nil, "would send tokens over plain http", "use https; http is for loopback only"
 		}
 	case "page":
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {

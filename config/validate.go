@@ -183,9 +183,22 @@ func (c *checker) checkVerifiers() {
 	switch {
 	case c.MFA.named():
 		c.verifier("mfa", &c.MFA.Verifier)
-	case c.names("mfa.types"), c.names("mfa.require_jti"):
+	case c.names("mfa.types"), c.names("mfa.require_jti") && c.MFA.Introspection.URL == nil:
 		c.fail("mfa", "says how tokens are verified, but names no issuer",
 			"add issuer, audience and jwks_url, or remove types and require_jti")
+	}
+	c.introspection(&c.MFA.Introspection)
+}
+
+func (c *checker) introspection(in *Introspection) {
+	const section = "mfa.introspection"
+	switch {
+	case in.URL == nil && c.names(section):
+		c.fail(section+".url", "is missing", "write the address of the endpoint, or remove the section")
+	case in.BearerFile != "" && in.BasicFile != "":
+		c.fail(section+".basic_file", "stands beside bearer_file", "keep the one that the endpoint asks for")
+	case in.URL != nil && in.URL.Scheme == "http" && in.CAFile != "":
+		c.fail(section+".ca_file", "has no effect on a plain http endpoint", "write https in url, or remove it")
 	}
 }
 

@@ -77,7 +77,8 @@ type MFAConfig struct {
 	Header string
 	// Remember is how long the key of a token without exp is kept, default 30 days.
 	Remember time.Duration
-	// EnrolledClaim names a boolean session claim; false there means that the user has no MFA method and needs none.
+	// EnrolledClaim names a session claim that tells whether the user has a second factor: a boolean, or a list of credentials
+	// such as verified_credentials. Whatever else it is, or "" here, counts as enrolled.
 	EnrolledClaim string
 }
 

@@ -46,9 +46,10 @@ type decoder struct {
 	size    int               // bytes of text so far
 	session bool              // the member session was there
 	device  bool
+	exempts bool // mfa_required is absent or false
 }
 
-func newDecoder() *decoder { return &decoder{q: &Requirement{}} }
+func newDecoder() *decoder { return &decoder{q: &Requirement{}, exempts: true} }
 
 // fail keeps the first word on each member.
 func (d *decoder) fail(name, want string) {
@@ -118,6 +119,11 @@ func (d *decoder) member(name string, v any) {
 		if d.q.MFAAction = d.text(name, v); !isName(d.q.MFAAction) {
 			d.fail(name, "a name such as wallet.waas.sign")
 		}
+	case "mfa_required":
+		required, ok := v.(bool)
+		if d.exempts = !required; !ok {
+			d.fail(name, "true or false")
+		}
 	case "methods":
 		d.q.Methods = d.texts(name, v)
 	case "release_on":
@@ -140,14 +146,13 @@ func (d *decoder) whole() {
 		d.fail("operation", "a name; it must be present")
 	case !d.session:
 		d.fail("session", "true or false; it must be present")
-	case len(q.Scopes) > 0 && q.MFAAction != "":
-		d.fail("mfa_action", "either scopes or mfa_action")
 	default:
 		d.alone()
 	}
 	if !d.q.Session && !d.device {
 		d.q.Device = DeviceAny
 	}
+	d.q.UnenrolledPass = d.q.MFAAction != "" && d.exempts
 }
 
 // alone refuses demands that nobody can meet: a token needs somebody to belong to.
@@ -168,6 +173,8 @@ func (d *decoder) alone() {
 		d.fail("device_proof", "session: true beside device_proof")
 	case len(q.Scopes) == 0 && q.Token != AnyUse:
 		d.fail("token", "scopes beside token")
+	case q.MFAAction == "" && !d.exempts:
+		d.fail("mfa_required", "mfa_action beside mfa_required")
 	}
 }
 

@@ -215,6 +215,8 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 		}
 	case "mfa_actions":
 		l.actionsIn(v, field)
+	case "mfa_required":
+		l.boolean(v, field)
 	case "step_up", "max_age", "token":
 		l.overrides(k.Value, v, field)
 	case "minimum_sdk":
@@ -227,7 +229,7 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 	case "options":
 	default:
 		l.fault(k, field, "is not a member of an environment",
-			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own")
+			"use mode, locked, minimum_api_version, mfa_actions, mfa_required, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own")
 	}
 }
 

@@ -94,7 +94,7 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 	operations := "operations: {a: {mfa_action: act}, b: {}}\n"
 	for _, c := range []struct{ name, data, want string }{
 		{"an unknown member", "environments: {default: {mod: shadow}}",
-			`environments["default"].mod: is not a member of an environment; use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own`},
+			`environments["default"].mod: is not a member of an environment; use mode, locked, minimum_api_version, mfa_actions, mfa_required, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own`},
 		{"a mode that is none", "environments: {default: {mode: off}}", `environments["default"].mode: is neither enforce nor shadow; write mode: enforce or mode: shadow`},
 		{"locked by a word", "environments: {default: {locked: \"true\"}}",
 			`environments["default"].locked: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
@@ -156,7 +156,7 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 		{"a lifetime in words", "environments: {e: {max_age: {a: 5m}}}", `environments["e"].max_age.a: is not right; write a whole number up to 86400`},
 		{"an unknown use", "environments: {e: {token: {a: once}}}", `environments["e"].token.a: is not right; write single_use or time_bound`},
 		{"scopes to ask for under another name", "environments: {e: {requested_scope: {}}}", `environments["e"].requested_scope: is not a member of an environment; ` +
-			`use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own`},
+			`use mode, locked, minimum_api_version, mfa_actions, mfa_required, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own`},
 		{"scopes to ask for in a list", "environments: {e: {requested_scopes: [a]}}", `environments["e"].requested_scopes: is not a mapping; write members as key: value`},
 		{"an unknown list of them", "environments: {e: {requested_scopes: {allowed: [a]}}}",
 			`environments["e"].requested_scopes.allowed: is not a list of scopes that may be asked for; use allow or refuse`},

@@ -5,6 +5,11 @@ import data.stepward
 environments := {
 	"default": {"minimum_api_version": "2026_04_01", "step_up": {}, "mfa_actions": []},
 	"old": {"minimum_api_version": "2026_01_01", "mfa_actions": ["wallet.waas.export"]},
+	"all enrolled": {
+		"minimum_api_version": "2026_01_01",
+		"mfa_actions": ["wallet.waas.export", "wallet.waas.offline_recovery_trigger"],
+		"mfa_required": true,
+	},
 	"impatient": {"max_age": {"wallet.export": 60}, "token": {"wallet.export": "time_bound"}},
 	"lax": {"step_up": {"wallet.export": false, "credential.merge": false}},
 	"dashed": {"minimum_api_version": "2026-04-01"},

@@ -161,8 +161,15 @@ func (s *service) announce() {
 		s.log.Warn(w)
 	}
 	s.warnOfShadow()
+	s.warnOfMFA()
 	s.warnOfFence()
 	s.warnOfActions()
+}
+
+func (s *service) warnOfMFA() {
+	if w := warningOfMFA(s.config, s.policy.Snapshot()); w != "" {
+		s.log.Warn(w)
+	}
 }
 
 // warnOfFence says why tokens that are good everywhere else are refused by a ledger that is new.
@@ -189,6 +196,7 @@ func (s *service) policyReloaded(revision string, err error) {
 	}
 	s.log.Info("policy loaded", "policy_revision", revision)
 	s.warnOfShadow()
+	s.warnOfMFA()
 }
 
 // follow makes the watchers. They remember what is on the disk now, so that what is loaded afterwards and changes is seen.

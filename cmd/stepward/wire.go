@@ -102,8 +102,11 @@ func (s *service) openPolicy(ctx context.Context) (err error) {
 	return nil
 }
 
-// verifiers prove one kind of token each; mfa is nil where no issuer signs such tokens.
-type verifiers struct{ session, elevated, mfa *token.Verifier }
+// verifiers prove one kind of token each. mfa is nil where no issuer signs such tokens, opaque where nobody is asked about them.
+type verifiers struct {
+	session, elevated, mfa *token.Verifier
+	opaque                 *token.Introspector
+}
 
 func (s *service) openKeys() (v verifiers, err error) {
 	c := s.config
@@ -128,6 +131,11 @@ func (s *service) openKeys() (v verifiers, err error) {
 	v.elevated = open("elevated", token.Elevated, &c.Elevated.Verifier, c.ElevatedIssuers(), c.Elevated.MaxLifetime)
 	v.mfa = open("mfa", token.MFA, &c.MFA.Verifier, c.MFAIssuers(), c.MFA.MaxLifetime)
 	s.keys = ring.sources
+	if err == nil && c.MFA.Introspection.URL != nil {
+		if v.opaque, err = s.openIntrospection(); err != nil {
+			err = fmt.Errorf("mfa.introspection: %w", err)
+		}
+	}
 	return v, err
 }
 
@@ -263,9 +271,7 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 	if s.standing != nil {
 		gc.Session.Check = s.standing.Check
 	}
-	if v.mfa != nil {
-		gc.MFA.Verify = v.mfa.Verify
-	}
+	gc.MFA.Verify = v.proveMFA()
 	return gate.New(gc)
 }
 
@@ -289,15 +295,9 @@ func upstreamTLS(c config.UpstreamTLS) (*tls.Config, error) {
 		return nil, nil //nolint:nilnil // nothing to add is a good answer
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("upstream_tls.ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("upstream_tls.ca_file: %s holds no PEM certificate", c.CAFile)
-		}
+	var err error
+	if t.RootCAs, err = authorities(c.CAFile); err != nil {
+		return nil, fmt.Errorf("upstream_tls.ca_file: %w", err)
 	}
 	if c.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
@@ -307,4 +307,20 @@ func upstreamTLS(c config.UpstreamTLS) (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
+}
+
+// authorities reads PEM certificates; nil without a file, which stands for the system's.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil //nolint:nilnil // the system's are a good answer
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", file)
+	}
+	return pool, nil
 }

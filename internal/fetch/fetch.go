@@ -109,6 +109,11 @@ func Get(ctx context.Context, client *http.Client, address, accept string, maxBy
 		return nil, &Error{Unreachable, withoutURL(err)}
 	}
 	req.Header.Set("Accept", accept)
+	return Do(client, req, maxBytes)
+}
+
+// Do is Get for a request of another kind.
+func Do(client *http.Client, req *http.Request, maxBytes int64) ([]byte, error) {
 	resp, err := client.Do(req)
 	if err != nil {
 		return nil, &Error{Unreachable, withoutURL(err)}

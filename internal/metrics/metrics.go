@@ -23,6 +23,7 @@ type Metrics struct {
 	gate       prometheus.Histogram
 	ledger     *prometheus.HistogramVec
 	jwks       *prometheus.CounterVec
+	introspect *prometheus.HistogramVec
 	reloads    *prometheus.CounterVec
 	reloadedAt prometheus.Gauge
 	reloadGood prometheus.Gauge
@@ -70,6 +71,11 @@ func New(version string) *Metrics {
 			Name: "stepward_jwks_fetches_total",
 			Help: "Fetches and file reads of keys, by issuer (as configured) and result (ok, unreachable, status, invalid).",
 		}, []string{"issuer", "result"}),
+		introspect: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "stepward_introspection_duration_seconds",
+			Help:    "How long questions about MFA tokens took, by result (active, inactive, unusable, unreachable, status, invalid).",
+			Buckets: []float64{1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+		}, []string{"result"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stepward_policy_reloads_total",
 			Help: "Attempts to load the policy, by result (ok, error). After an error the last good one stays in force.",
@@ -134,7 +140,7 @@ func New(version string) *Metrics {
 		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
+	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.introspect, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
 		m.advice, m.gaps, m.wouldNeed, m.polls, m.changes, m.sessions,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
@@ -205,6 +211,11 @@ func (m *Metrics) Ledger(operation, result string, took time.Duration) {
 
 // JWKS counts one attempt to read keys by its outcome, a word of token.FetchOutcomes.
 func (m *Metrics) JWKS(issuer, outcome string) { m.jwks.WithLabelValues(issuer, outcome).Inc() }
+
+// Introspection counts one question about an MFA token, by its outcome, a word of token.IntrospectionOutcomes.
+func (m *Metrics) Introspection(outcome string, took time.Duration) {
+	m.introspect.WithLabelValues(outcome).Observe(took.Seconds())
+}
 
 // PolicyReload counts one attempt to load the policy.
 func (m *Metrics) PolicyReload(err error, now time.Time) {
