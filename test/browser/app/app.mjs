@@ -1,0 +1,87 @@
+// The wallet's page: Dynamic's own packages, set up as an app sets them up, within reach of the test's driver as window.app.
+// Nothing here knows Stepward. Three clients call the API:
+//   call    the SDK's public functions (@dynamic-labs-sdk/client, pinned to sdk-api-core 0.0.1125)
+//   api     the SDK's own API client, which its extension packages use for endpoints without a function: same headers,
+//           tokens and errors
+//   wallet  what runs in Dynamic's iframe, which no test can load: the HTTP client of @dynamic-labs-wallet/core
+//   plain   sdk-api-core 0.40.0, the newest generated client, that knows nothing of the SDK's state
+import * as sdk from "@dynamic-labs-sdk/client";
+import * as core from "@dynamic-labs-sdk/client/core";
+import * as waas from "@dynamic-labs-sdk/client/waas";
+import { DynamicApiClient } from "@dynamic-labs-wallet/core";
+import { Configuration, SDKApi } from "@dynamic-labs/sdk-api-core";
+
+const { apiBaseUrl, environmentId } = window.settings;
+const client = sdk.createDynamicClient({ environmentId, coreConfig: { apiBaseUrl }, metadata: { name: "Wallet" } });
+
+const logouts = [];
+sdk.onEvent({ event: "logout", listener: ({ reason }) => logouts.push(reason) });
+
+// told runs a call and says what it returned, or what it threw, in a form that can leave the page.
+const told = async (call) => {
+  try {
+    return { value: await call() };
+  } catch (error) {
+    const { name, code, message, status, payload, response } = error;
+    const body = response instanceof Response ? await response.json().catch(() => undefined) : undefined;
+    return {
+      error: {
+        isAPIError: error instanceof core.APIError, isUnauthorized: error instanceof sdk.UnauthorizedError,
+        name, code, message, status: status ?? response?.status, payload, body,
+      },
+    };
+  }
+};
+
+// within runs use with the headers of the server-sent events' first bytes, and reads the events one by one.
+const events = async (response) => {
+  const list = [];
+  const text = await response.text();
+  for (const block of text.split("\n\n").filter(Boolean)) {
+    const field = (name) => block.split("\n").find((line) => line.startsWith(name + ": "))?.slice(name.length + 2);
+    list.push({ event: field("event"), data: JSON.parse(field("data")) });
+  }
+  return list;
+};
+
+window.app = {
+  ready: () => sdk.waitForClientInitialized(),
+  call: (name, ...args) => told(() => (sdk[name] ?? waas[name])(...args)),
+  api: (options, method, request) => told(() => core.createApiClient(options, client)[method]({ environmentId, ...request })),
+
+  // The SDK hands the wanted token to its iframe, whose client sends it.
+  wallet: async (method, { scope, ...request }) => {
+    const unauthorized = [];
+    const wallets = new DynamicApiClient({
+      environmentId, authToken: client.token, baseApiUrl: new URL(apiBaseUrl).origin, sdkVersion: "ClientSDK/" + core.getCore(client).version,
+      onUnauthorized: () => unauthorized.push(method),
+    });
+    const elevatedAccessToken = scope && sdk.getElevatedAccessToken({ scope });
+    let wallet;
+    const result = await told(() =>
+      new Promise((resolve, reject) => {
+        const room = wallets[method]({
+          ...request, elevatedAccessToken, dynamicRequestId: crypto.randomUUID(),
+          onError: reject,
+          onCeremonyComplete: (address, walletId) => resolve(room.then((data) => ({ room: data, address, walletId }))),
+        });
+        room.catch(reject);
+      }),
+    );
+    return { ...result, unauthorized };
+  },
+
+  plain: ({ headers = {}, token = client.token, stream = false }, method, request) =>
+    told(async () => {
+      const api = new SDKApi(new Configuration({ basePath: apiBaseUrl, accessToken: () => token, headers }));
+      const answer = await api[method + "Raw"]({ environmentId, ...request });
+      return stream ? events(answer.raw) : answer.value();
+    }),
+
+  state: () => ({
+    signedIn: sdk.isSignedIn(), user: client.user, token: client.token, mfaToken: client.mfaToken, logouts: [...logouts],
+    elevated: core.getCore(client).state.get().elevatedAccessTokens.map(({ token, scopes, singleUse }) => ({ token, scopes, singleUse })),
+    settings: client.projectSettings,
+    stored: Object.fromEntries(Object.keys(localStorage).map((key) => [key, localStorage.getItem(key)])),
+  }),
+};
