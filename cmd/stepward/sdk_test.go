@@ -36,6 +36,7 @@ func TestDynamicsSDK(t *testing.T) {
 		lines []string
 	}{
 		{"signin", nil},
+		{"email", nil},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()

@@ -1,7 +1,7 @@
 // What every scenario is made of. A scenario runs in a node process of its own, is told of the world around it by its first
 // argument, and prints one JSON object per line: {"step"} for what it does, {"failed"} and whatever helps for what went wrong.
 import assert from "node:assert/strict";
-import { createHmac } from "node:crypto";
+import { createHmac, generateKeyPairSync } from "node:crypto";
 import { launch } from "./chromium.mjs";
 
 const world = JSON.parse(process.argv[2] ?? "{}"); // {page, api, environment}: two origins, and an environment's id
@@ -56,11 +56,15 @@ export const totp = (secret, steps = 0) => {
   return String(number % 1_000_000).padStart(6, "0");
 };
 
+// exportId is a public key for the example backend to encrypt an exported key to (X25519, base64url).
+export const exportId = () => generateKeyPairSync("x25519").publicKey.export({ format: "jwk" }).x;
+
 // What the console may say: each refusal is also a line of Chromium's, the pinned packages name other versions of each
 // other, and the SDK's telemetry has nowhere to go.
 const expectedErrors = [
   /^Failed to load resource: the server responded with a status of 4\d\d/,
   /^Failed to load resource: net::ERR_PROXY_CONNECTION_FAILED/,
+  /^\[@dynamic-labs\/assert-package-version\] \[ERROR\]: .*Version Mismatch Error[^]*`@dynamic-labs\/message-transport` \(installed: \*\*5\.6\.1\*\*/,
 ];
 
 const isLoopback = (url) => ["127.0.0.1", "localhost"].includes(new URL(url).hostname);
