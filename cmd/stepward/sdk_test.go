@@ -32,21 +32,33 @@ func TestDynamicsSDK(t *testing.T) {
 		t.Fatalf("bundle: %v\n%s", err, out)
 	}
 	for _, s := range []struct {
-		name  string // of its file
-		lines []string
+		name string // of its file
+		edit func(*backend.Config)
+		data func(string) string // edits the policy's data
 	}{
-		{"signin", nil},
-		{"email", nil},
+		{"signin", asIs, same},
+		{"email", asIs, same},
+		{"device", asIs, same},
+		// The second event takes longer than whoever waits for it would.
+		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, func(data string) string {
+			return strings.Replace(data, "step_up: {}", "step_up: {wallet.sign: true}", 1)
+		}},
+		{"old", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, func(data string) string {
+			return strings.Replace(data, "environments:\n", "environments:\n  "+testEnvironment+": {minimum_api_version: '2026_01_01'}\n", 1)
+		}},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()
-			w := newWallet(t, app)
-			w.run(s.lines...)
+			w := newWallet(t, app, s.edit)
+			w.copyPolicy(s.data)
+			w.run("policy: {path: policy}")
 			w.tell(node, filepath.Join(browser, "scenarios", s.name+".mjs"))
 			t.Logf("%s took %s", s.name, time.Since(began).Round(time.Millisecond))
 		})
 	}
 }
+
+func asIs(*backend.Config) {}
 
 // wallet is a world with a web app, on an origin of its own, that talks to Stepward.
 type wallet struct {
@@ -55,14 +67,14 @@ type wallet struct {
 	api  string // Stepward's, once it runs
 }
 
-func newWallet(t *testing.T, app string, edits ...func(*backend.Config)) *wallet {
+func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	t.Helper()
 	w := &wallet{}
 	pages := http.NewServeMux()
 	server := httptest.NewServer(pages)
 	t.Cleanup(server.Close)
 	w.page = strings.Replace(server.URL, "127.0.0.1", "localhost", 1) // WebAuthn wants a name
-	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256"}, edits...)
+	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256"}, edit)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
 	pages.HandleFunc("GET /{$}", func(out http.ResponseWriter, _ *http.Request) {

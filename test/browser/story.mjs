@@ -72,7 +72,8 @@ const isLoopback = (url) => ["127.0.0.1", "localhost"].includes(new URL(url).hos
 // Device is one browser profile with the app open in it.
 class Device {
   requests = []; // to Stepward, in order: {method, path, url, headers, status}
-  errors = [];
+  errors = []; // of the console, besides those that are expected
+  expected = [...expectedErrors];
   strays = []; // requests that left the machine
 
   constructor(context) {
@@ -89,7 +90,7 @@ class Device {
     const tab = await this.context.newPage();
     tab.on("pageerror", (error) => this.errors.push(String(error)));
     tab.on("console", (line) => {
-      if (line.type() === "error" && !expectedErrors.some((e) => e.test(line.text()))) this.errors.push(line.text());
+      if (line.type() === "error" && !this.expected.some((e) => e.test(line.text()))) this.errors.push(line.text());
     });
     tab.on("request", (request) => {
       const { host, pathname, origin } = new URL(request.url());
@@ -116,8 +117,10 @@ class Device {
     return this.tab.evaluate(() => window.app.state());
   }
 
+  // A call that is never answered would keep the scenario, and say nothing.
   #told(client, args) {
-    return this.tab.evaluate(([client, args]) => window.app[client](...args), [client, args]);
+    const overdue = setTimeout(() => this.tab.close(), 40_000);
+    return this.tab.evaluate(([client, args]) => window.app[client](...args), [client, args]).finally(() => clearTimeout(overdue));
   }
 
   // call, api, wallet and plain are the app's clients; each returns what the call returned and throws what it threw.

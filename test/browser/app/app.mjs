@@ -22,18 +22,21 @@ const told = async (call) => {
   try {
     return { value: await call() };
   } catch (error) {
-    const { name, code, message, status, payload, response } = error;
-    const body = response instanceof Response ? await response.json().catch(() => undefined) : undefined;
+    const { name, code, message, status, payload } = error;
+    const body = error instanceof Response ? await error.json().catch(() => undefined) : undefined; // sdk-api-core throws answers
     return {
       error: {
         isAPIError: error instanceof core.APIError, isUnauthorized: error instanceof sdk.UnauthorizedError,
-        name, code, message, status: status ?? response?.status, payload, body,
+        name, code, message, status, payload, body,
       },
     };
   }
 };
 
-// within runs use with the headers of the server-sent events' first bytes, and reads the events one by one.
+// ceremonies are the calls of the iframe's client that say when all parties are done; the others only say where to meet.
+const ceremonies = ["createWalletAccount", "refreshWalletAccountShares", "reshare"];
+
+// events reads a whole stream of server-sent events.
 const events = async (response) => {
   const list = [];
   const text = await response.text();
@@ -57,17 +60,13 @@ window.app = {
       onUnauthorized: () => unauthorized.push(method),
     });
     const elevatedAccessToken = scope && sdk.getElevatedAccessToken({ scope });
-    let wallet;
-    const result = await told(() =>
-      new Promise((resolve, reject) => {
-        const room = wallets[method]({
-          ...request, elevatedAccessToken, dynamicRequestId: crypto.randomUUID(),
-          onError: reject,
-          onCeremonyComplete: (address, walletId) => resolve(room.then((data) => ({ room: data, address, walletId }))),
-        });
-        room.catch(reject);
-      }),
-    );
+    const ceremony = new Promise((resolve) => {
+      request.onCeremonyComplete = (address, walletId) => resolve({ address, walletId });
+    });
+    const result = await told(async () => {
+      const room = await wallets[method]({ ...request, elevatedAccessToken, dynamicRequestId: crypto.randomUUID() });
+      return ceremonies.includes(method) ? { ...room, ...(await ceremony) } : room;
+    });
     return { ...result, unauthorized };
   },
 
