@@ -52,6 +52,20 @@ type challenge struct {
 	MinimumSDKVersion string `json:"minimum_sdk_version,omitempty"`
 
 	RetrySameToken *bool `json:"retry_same_token,omitempty"`
+
+	// For the app's developers, in challenges of every kind.
+	Advice           *advice `json:"advice,omitempty"`
+	ClientGap        string  `json:"client_gap,omitempty"`
+	AnnouncedVersion string  `json:"announced_version,omitempty"`
+	Sunset           string  `json:"sunset,omitempty"` // when that comes, RFC 3339
+}
+
+// advice says that the SDK is older than the policy advises.
+type advice struct {
+	Code              string `json:"code"`
+	SDK               string `json:"sdk"`
+	MinimumSDKVersion string `json:"minimum_sdk_version"`
+	ReceivedVersion   string `json:"received_version"`
 }
 
 // scopes is one member of required_scopes: a scope, or a list of scopes of which one will do.
@@ -90,6 +104,7 @@ func (w *Writer) problem(v *gate.Verdict, r *row, status int) *problem {
 	case kindUpgrade:
 		upgrade(c, r, v, q)
 	}
+	inform(c, v, q)
 	if r.reason == reason.Forbidden && q.Deny != nil {
 		p.PolicyCode, p.Detail = q.Deny.Code, q.Deny.Message
 	}
@@ -102,6 +117,21 @@ func (w *Writer) problem(v *gate.Verdict, r *row, status int) *problem {
 		c.RetrySameToken = &same
 	}
 	return p
+}
+
+func inform(c *challenge, v *gate.Verdict, q *policy.Requirement) {
+	if v.Advised != "" {
+		c.Advice = &advice{string(reason.SDKVersionTooOld), v.SDK, string(v.Advised), v.SDKVersion}
+	}
+	if v.Gap != nil {
+		c.ClientGap = v.Gap.Note
+	}
+	if a := q.Announced; a != nil {
+		c.AnnouncedVersion = string(a.Version)
+		if !a.Sunset.IsZero() {
+			c.Sunset = a.Sunset.UTC().Format(time.RFC3339)
+		}
+	}
 }
 
 func (w *Writer) stepUp(c *challenge, q *policy.Requirement) {
@@ -169,6 +199,7 @@ func (p *problem) encode() []byte {
 		func() { p.Detail = "" },
 		func() { p.Challenge.Methods, p.Challenge.ACRValues = nil, nil },
 		func() { p.Challenge.VerifyURL = "" },
+		func() { p.Challenge.ClientGap = "" },
 		func() { p.Challenge.RequiredScopes = nil },
 	} {
 		if len(body) < maxBody {

@@ -89,7 +89,7 @@ func New(c Config) (*Writer, error) {
 				http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete, http.MethodOptions,
 			},
 			ExposedHeaders: []string{
-				"WWW-Authenticate", "Step-Up-Challenge", "Retry-After", "X-Request-Id", "Deprecation", "Sunset",
+				"WWW-Authenticate", "Step-Up-Challenge", "Retry-After", "X-Request-Id", "Deprecation", "Sunset", "Link", adviceHeader,
 			},
 		})
 	}
@@ -164,6 +164,7 @@ func (w *Writer) write(rw http.ResponseWriter, r *http.Request, v *gate.Verdict,
 	if status == http.StatusMethodNotAllowed {
 		h.Set("Allow", strings.Join(v.Allowed, ", "))
 	}
+	Inform(h, v)
 	p := w.problem(v, row, status)
 	h.Set("Step-Up-Challenge", mirror(p))
 	if kind := grpcKind(r.Header.Get("Content-Type")); kind != "" {
@@ -205,3 +206,6 @@ func (w *Writer) mediaType(r *http.Request) string {
 
 // Status is the HTTP status with which a profile answers a reason.
 func Status(p Profile, why reason.Reason) int { return rowOf(why).status(p) }
+
+// GRPCStatus is the gRPC status code (google.rpc.Code) with which a profile answers a reason. It is never 0, OK.
+func GRPCStatus(p Profile, why reason.Reason) int32 { return rowOf(why).grpcStatus(p) }

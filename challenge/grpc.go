@@ -29,14 +29,11 @@ func grpcKind(contentType string) string {
 // writeGRPC answers with a status alone ("Trailers-Only" of the gRPC over HTTP/2 protocol): HTTP 200, the status in header
 // fields, no body. google.rpc.ErrorInfo carries the code and what the client needs to act.
 func (w *Writer) writeGRPC(rw http.ResponseWriter, mediaType string, r *row, p *problem) {
-	code := r.grpc
-	if w.config.Profile == ProfileRFC9470 && r.status(ProfileRFC9470) == http.StatusUnauthorized {
-		code = grpcUnauthenticated
-	}
+	code := r.grpcStatus(w.config.Profile)
 	h := rw.Header()
 	h.Set("Content-Type", mediaType)
 	h.Set("Content-Length", "0")
-	h.Set("Grpc-Status", strconv.Itoa(code))
+	h.Set("Grpc-Status", strconv.Itoa(int(code)))
 	h.Set("Grpc-Message", percentEncode(p.Title))
 	if details := w.details(code, p); details != "" {
 		h.Set("Grpc-Status-Details-Bin", details)
@@ -44,14 +41,14 @@ func (w *Writer) writeGRPC(rw http.ResponseWriter, mediaType string, r *row, p *
 	rw.WriteHeader(http.StatusOK)
 }
 
-func (w *Writer) details(code int, p *problem) string {
+func (w *Writer) details(code int32, p *problem) string {
 	var info anypb.Any
 	options := proto.MarshalOptions{Deterministic: true}
 	err := anypb.MarshalFrom(&info, &errdetails.ErrorInfo{Reason: p.Code, Domain: w.config.Domain, Metadata: metadata(p)}, options)
 	if err != nil {
 		return "" // text that is not UTF-8; the status itself is enough
 	}
-	raw, err := options.Marshal(&status.Status{Code: int32(code), Message: p.Title, Details: []*anypb.Any{&info}})
+	raw, err := options.Marshal(&status.Status{Code: code, Message: p.Title, Details: []*anypb.Any{&info}})
 	if err != nil {
 		return ""
 	}
@@ -88,6 +85,12 @@ func metadata(p *problem) map[string]string {
 	add("minimum_sdk_version", c.MinimumSDKVersion)
 	add("token_state", p.TokenState)
 	add("policy_code", p.PolicyCode)
+	if c.Advice != nil {
+		add("advised_sdk_version", c.Advice.MinimumSDKVersion)
+	}
+	add("client_gap", c.ClientGap)
+	add("announced_version", c.AnnouncedVersion)
+	add("sunset", c.Sunset)
 	return m
 }
 

@@ -55,6 +55,13 @@ type row struct {
 	detail  string // for the app's developer; where it stays empty it is made from the requirement, or is the title
 }
 
+func (r *row) grpcStatus(p Profile) int32 {
+	if p == ProfileRFC9470 && r.status(ProfileRFC9470) == http.StatusUnauthorized {
+		return grpcUnauthenticated
+	}
+	return int32(r.grpc)
+}
+
 func (r *row) status(p Profile) int {
 	if p == ProfileRFC9470 && r.rfc9470 != 0 {
 		return r.rfc9470

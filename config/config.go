@@ -21,10 +21,16 @@ type Config struct {
 	// TLS makes the reverse-proxy door speak HTTPS. Certificates are read again when their files change.
 	TLS TLS `yaml:"tls"`
 	// Upstream is the backend, an http or https URL without path, query or user information. The path of a request is
-	// sent as it came.
-	Upstream *url.URL `yaml:"upstream" required:"true" form:"origin"`
+	// sent as it came. Required, unless other proxies forward and only ask here (ext_authz, forward_auth): without it the
+	// reverse-proxy door stays closed.
+	Upstream *url.URL `yaml:"upstream" form:"origin"`
 	// UpstreamTLS says how an https backend is verified and how Stepward identifies itself to it.
 	UpstreamTLS UpstreamTLS `yaml:"upstream_tls"`
+	// ExtAuthz is the door for Envoy, whose ext_authz filter asks here over gRPC before it forwards.
+	ExtAuthz ExtAuthz `yaml:"ext_authz"`
+	// ForwardAuth is the door for nginx (auth_request), Traefik (ForwardAuth), Caddy (forward_auth), HAProxy, and Envoy's ext_authz
+	// over HTTP. They ask over HTTP before they forward. Whoever asks must be one of trusted_proxies.
+	ForwardAuth ForwardAuth `yaml:"forward_auth"`
 	// Admin is the listener for /healthz, /readyz and /metrics.
 	Admin Admin `yaml:"admin"`
 	// TrustedProxies are the networks whose X-Forwarded-* headers are believed, as CIDRs. Networks wider than any private
@@ -97,6 +103,38 @@ type TLS struct {
 	ClientCAFile string `yaml:"client_ca_file" form:"file"`
 	// MinVersion is the oldest protocol that is spoken.
 	MinVersion string `yaml:"min_version" enum:"TLS1.2,TLS1.3"`
+}
+
+// ExtAuthz is Envoy's door. A token is spent by the answer that lets its request pass: what the backend answers is not known here,
+// so that release_on of a policy has no effect.
+type ExtAuthz struct {
+	// Listen is its address, as host:port or unix:///path. Absent, the door stays closed.
+	Listen string `yaml:"listen" form:"socket"`
+	// TLS makes it speak TLS. Whoever reaches this door says what a client sent, so that beyond loopback and sockets
+	// client_ca_file should name who may.
+	TLS TLS `yaml:"tls"`
+	// MaxStreams bounds the questions under way on one connection.
+	MaxStreams int `yaml:"max_streams"`
+	// MaxMessage bounds one question, the client's body included where Envoy sends it (with_request_body).
+	MaxMessage Size `yaml:"max_message"`
+	// SpendBudget is what must be left of Envoy's timeout for a token to be spent: less could not be answered in time, and the
+	// token would be gone for nothing.
+	SpendBudget time.Duration `yaml:"spend_budget"`
+	// Reflection offers gRPC server reflection, for grpcurl.
+	Reflection bool `yaml:"reflection"`
+	// DangerouslyRepeatAnswers is for how long a question that Envoy asks again with the same x-request-id, target, header and
+	// body is answered as before, so that Envoy's own retries do not find their token spent. Only peers with a client
+	// certificate or on a socket can repeat. Whoever can choose the x-request-id can use a token twice within this time: let
+	// Envoy make the ids. 0 repeats nothing.
+	DangerouslyRepeatAnswers time.Duration `yaml:"dangerously_repeat_answers" zero:"never"`
+}
+
+// ForwardAuth is the door of the proxies that ask over HTTP.
+type ForwardAuth struct {
+	// Listen is its address, as host:port or unix:///path. Absent, the door stays closed.
+	Listen string `yaml:"listen" form:"socket"`
+	// TLS makes it speak HTTPS.
+	TLS TLS `yaml:"tls"`
 }
 
 // UpstreamTLS verifies an https backend.
@@ -245,6 +283,28 @@ type Environment struct {
 	PathParam string `yaml:"path_param"`
 	// Header is a header that must agree with the environment. "" reads none.
 	Header string `yaml:"header" form:"header?"`
+	// Settings makes Stepward follow what the backend publishes of each environment: its minimum API version among others.
+	Settings EnvironmentSettings `yaml:"settings"`
+}
+
+// EnvironmentSettings says where the behaviour of environments is published (docs/environments.md). What the policy's data says of
+// an environment always wins over it.
+type EnvironmentSettings struct {
+	// URL is where the settings of an environment are, with {environmentId} in its path for the id. A path alone is asked of
+	// upstream: /api/v0/sdk/{environmentId}/settings. Elsewhere it must be https, or http on loopback. Absent, nothing is asked.
+	URL *url.URL `yaml:"url" form:"settings"`
+	// Environments are the ids to ask about. Absent means those of session.issuers, or environment.fixed.
+	Environments []string `yaml:"environments" form:"environment"`
+	// Every is the time between two polls of each environment.
+	Every time.Duration `yaml:"every"`
+	// Timeout bounds one poll.
+	Timeout time.Duration `yaml:"timeout"`
+	// CacheFile keeps the last good settings over a restart, so that a floor that was seen holds although the backend cannot
+	// be reached, and cannot be lowered by then. "" keeps none.
+	CacheFile string `yaml:"cache_file" form:"file?"`
+	// DangerouslyAllowDowngrade are the environments whose minimum API version may become lower than it was. For all others
+	// such settings are refused as a whole.
+	DangerouslyAllowDowngrade []string `yaml:"dangerously_allow_downgrade" form:"environment"`
 }
 
 // Client says how clients declare themselves. Declarations can only add refusals.
@@ -256,6 +316,11 @@ type Client struct {
 	Undeclared string `yaml:"undeclared" enum:"allow,deny"`
 	// SDKVersionHeader carries <SDK>/<semver>.
 	SDKVersionHeader string `yaml:"sdk_version_header" form:"header"`
+	// SDKVersionClaim is the session claim that says the same of the SDK that signed in. It counts where the header says nothing.
+	SDKVersionClaim string `yaml:"sdk_version_claim"`
+	// WalletSDKVersionHeader carries the bare release of the wallet iframe's core, which counts, as WalletSDK, where neither of
+	// the two says anything.
+	WalletSDKVersionHeader string `yaml:"wallet_sdk_version_header" form:"header"`
 }
 
 // Device names session scopes.

@@ -146,10 +146,12 @@ func TestDefaults(t *testing.T) {
 		{"jwks", c.JWKS, config.JWKS{StartWait: 30 * time.Second, MinRefresh: 15 * time.Second, RefreshEvery: 5 * time.Minute,
 			MaxStale: time.Hour, Timeout: 3 * time.Second}},
 		{"leeway", c.Leeway, 10 * time.Second},
-		{"environment", c.Environment, config.Environment{From: "session", PathParam: "environmentId"}},
+		{"environment", c.Environment, config.Environment{From: "session", PathParam: "environmentId", Settings: config.EnvironmentSettings{
+			Every: time.Minute, Timeout: 5 * time.Second, CacheFile: "/var/lib/stepward/settings.json"}}},
 		{"underscore_headers", len(c.UnderscoreHeaders), 0},
 		{"client", c.Client,
-			config.Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version"}},
+			config.Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version",
+				SDKVersionClaim: "sdkVersion", WalletSDKVersionHeader: "x-dyn-wallet-sdk-version"}},
 		{"device", c.Device, config.Device{RegisteredScope: "user:basic", UnregisteredScope: "device:register",
 			AdditionalAuthScope: "requiresAdditionalAuth"}},
 		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond}},
@@ -329,6 +331,8 @@ ledger: "memory:"
 dangerously_single_replica: true
 unmatched_routes: dangerously_pass
 decision_log: {to: "off"}
+environment:
+  settings: {url: "/x/{environmentId}", environments: [a], cache_file: "", dangerously_allow_downgrade: [a]}
 `)
 	var keys []string
 	for _, warning := range c.Warnings() {
@@ -336,7 +340,8 @@ decision_log: {to: "off"}
 		keys = append(keys, key)
 	}
 	want := []string{"dangerously_single_replica", "ledger", "unmatched_routes", "elevated.forward", "mfa.forward",
-		"elevated.max_lifetime", "admin.listen", "listen", "upstream", "decision_log.to"}
+		"elevated.max_lifetime", "admin.listen", "listen", "upstream", "environment.settings.dangerously_allow_downgrade",
+		"environment.settings.cache_file", "decision_log.to"}
 	if !slices.Equal(keys, want) {
 		t.Errorf("got %q, want %q", keys, want)
 	}
@@ -349,6 +354,44 @@ func TestParsingTheSameFileTwiceGivesTheSame(t *testing.T) {
 	b, errB := config.Parse("a.yaml", data, options())
 	if errA != nil || errB != nil || !reflect.DeepEqual(a, b) || !bytes.Equal(data, before) {
 		t.Errorf("differ: %v %v", errA, errB)
+	}
+}
+
+// settingsOf is a section that asks upstream.
+func settingsOf(members string) string {
+	return "environment: {settings: {url: '/x/{environmentId}', " + members + "}}\n"
+}
+
+// settingsFrom is a section that asks for the environment a.
+func settingsFrom(address string) string {
+	return "environment: {settings: {environments: [a], url: '" + address + "'}}\n"
+}
+
+func TestWhomSettingsAreAskedOf(t *testing.T) {
+	two := "upstream: https://backend:9443\nsession: {issuers: [{environment: a, issuer: i, audience: w, jwks_file: k.json}, " +
+		"{environment: b, issuer: j, audience: w, jwks_file: k.json}, {environment: a, issuer: k, audience: w, jwks_file: k.json}]}\n"
+	for _, row := range []struct {
+		name, text, url string
+		upstream        bool
+		ids             []string
+	}{
+		{"nobody", minimal, "", false, nil},
+		{"the backend", two + settingsOf("every: 1m"), "https://backend:9443/x/%7BenvironmentId%7D", true, []string{"a", "b"}},
+		{"the backend of one environment", minimal + "environment: {fixed: f, settings: {url: '/x/{environmentId}?sdkVersion=a'}}\n",
+			"http://127.0.0.1:9000/x/%7BenvironmentId%7D?sdkVersion=a", true, []string{"f"}},
+		{"somebody else, of some", two + "environment: {settings: {environments: [c], url: 'https://a.example/{environmentId}'}}\n",
+			"https://a.example/%7BenvironmentId%7D", false, []string{"c"}},
+		{"somebody on this machine", minimal + settingsFrom("http://[::1]:80/{environmentId}"), "http://[::1]:80/%7BenvironmentId%7D", false, []string{"a"}},
+	} {
+		c := parse(t, row.text)
+		u, upstream := c.SettingsURL()
+		got := ""
+		if u != nil {
+			got = u.String()
+		}
+		if ids := c.SettingsEnvironments(); got != row.url || upstream != row.upstream || u != nil && !slices.Equal(ids, row.ids) {
+			t.Errorf("%s: got %s, %v, %v", row.name, got, upstream, ids)
+		}
 	}
 }
 
@@ -380,6 +423,28 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 			"environment: {fixed: one}\nmfa: {issuers: [{environment: two, issuer: m, audience: a, jwks_file: k.json}]}\n",
 			"mfa.issuers[0].environment", "is not the one"},
 		{"a fixed environment without a name", "environment: {fixed: ''}\n", "environment.fixed", "is empty"},
+		{"settings of no environment", settingsOf("cache_file: ''"), "environment.settings.environments", "neither session.issuers nor"},
+		{"settings of a list without members", settingsOf("environments: []"), "environment.settings.environments", "is an empty list"},
+		{"settings of an id that is a path", settingsOf("environments: [a/b]"), "environment.settings.environments[0]", "cannot stand in a path"},
+		{"settings of an id that is a step up", settingsOf("environments: [..]"), "environment.settings.environments[0]", "cannot stand in a path"},
+		{"settings of a fixed id that is no part of a path", "environment: {fixed: 'a b', settings: {url: '/x/{environmentId}'}}\n",
+			"environment.settings.environments", "an id of another section"},
+		{"a downgrade of another environment", settingsOf("environments: [a], dangerously_allow_downgrade: [b]"),
+			"environment.settings.dangerously_allow_downgrade[0]", "is none of"},
+		{"settings kept in the ledger", settingsOf("environments: [a], cache_file: x.db") + "ledger: bolt:x.db\n",
+			"environment.settings.cache_file", "is the ledger's file"},
+		{"polls that last longer than the time between them", settingsOf("environments: [a], every: 1s"),
+			"environment.settings.every", "is shorter than"},
+		{"settings from nowhere", "environment: {settings: {every: 10s}}\n", "environment.settings.url", "is missing"},
+		{"settings of the same environment for all", settingsFrom("/settings"), "environment.settings.url", "once in its path"},
+		{"settings with the id in the query", settingsFrom("https://a.example/s?e={environmentId}"), "environment.settings.url", "once in its path"},
+		{"settings with the id in the host", settingsFrom("https://{environmentId}.example/s"), "environment.settings.url", "once in its path"},
+		{"settings with an escape", settingsFrom("/a%2Fb/{environmentId}"), "environment.settings.url", "once in its path"},
+		{"settings over http from afar", settingsFrom("http://a.example/{environmentId}"), "environment.settings.url", "plain http"},
+		{"settings by another scheme", settingsFrom("file:///x/{environmentId}"), "environment.settings.url", "is not a URL"},
+		{"settings of a host without a scheme", settingsFrom("//a.example/{environmentId}"), "environment.settings.url", "neither http nor https"},
+		{"settings on a path that is cleaned away", settingsFrom("/a/../{environmentId}"), "environment.settings.url", "is not a URL"},
+		{"settings with a password", settingsFrom("https://u:p@a.example/{environmentId}"), "environment.settings.url", "user name or password"},
 		{"a client authority without a certificate", "tls: {client_ca_file: ca.crt}\n", "tls.client_ca_file", "has no effect"},
 		{"a token in a header that is ours", "elevated: {header: Stepward-Token}\n", "elevated.header", "is removed from clients"},
 		{"an environment in a proxy's header", "environment: {header: x-forwarded-env}\n",
@@ -523,7 +588,7 @@ func TestTheSchemaKnowsKeysAndWords(t *testing.T) {
 		{"variables in place of words and numbers",
 			minimal + "client: {undeclared: \"${X}\"}\nlimits: {max_connections: \"${N}\"}\n", true},
 		{"an unknown key", minimal + "frobnicate: 1\n", false},
-		{"no upstream", "session: {issuer: a, audience: b}\n", false},
+		{"no session", "upstream: http://127.0.0.1:9000\n", false},
 		{"an unknown word", minimal + "log: {level: loud}\n", false},
 		{"an unknown algorithm", minimal + "elevated: {algorithms: [none]}\n", false},
 		{"a duration without a unit", minimal + "leeway: 10\n", false},
@@ -557,7 +622,8 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("config %v with error %v", c, err)
 		}
 		if err == nil {
-			_, _, _, _ = c.Warnings(), c.SessionIssuers(), c.ElevatedIssuers(), c.MFAIssuers()
+			_, _, _, _, _ = c.Warnings(), c.SessionIssuers(), c.ElevatedIssuers(), c.MFAIssuers(), c.SettingsEnvironments()
+			_, _ = c.SettingsURL()
 			return
 		}
 		var problems config.Problems

@@ -38,7 +38,7 @@ type field struct {
 }
 
 // planned are keys of the design that this version cannot honour yet. Saying so is better than "unknown".
-var planned = [...]string{"ext_authz", "forward_auth", "policy.bundle"}
+var planned = [...]string{"policy.bundle"}
 
 // mostSuggestions bounds the work for a file that is something else altogether.
 const mostSuggestions = 100

@@ -9,6 +9,10 @@ func Defaults() *Config {
 		Listen: "127.0.0.1:8080",
 		TLS:    TLS{MinVersion: "TLS1.2"},
 		Admin:  Admin{Listen: "127.0.0.1:8081"},
+		ExtAuthz: ExtAuthz{
+			TLS: TLS{MinVersion: "TLS1.2"}, MaxStreams: 1000, MaxMessage: 11 * MiB, SpendBudget: 60 * time.Millisecond,
+		},
+		ForwardAuth: ForwardAuth{TLS: TLS{MinVersion: "TLS1.2"}},
 		Session: Session{
 			Header:  "Authorization",
 			Forward: true,
@@ -27,9 +31,13 @@ func Defaults() *Config {
 			MaxStale:     time.Hour,
 			Timeout:      3 * time.Second,
 		},
-		Leeway:      10 * time.Second,
-		Environment: Environment{From: "session", PathParam: "environmentId"},
-		Client:      Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version"},
+		Leeway: 10 * time.Second,
+		Environment: Environment{
+			From: "session", PathParam: "environmentId",
+			Settings: EnvironmentSettings{Every: time.Minute, Timeout: 5 * time.Second, CacheFile: "/var/lib/stepward/settings.json"},
+		},
+		Client: Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version",
+			SDKVersionClaim: "sdkVersion", WalletSDKVersionHeader: "x-dyn-wallet-sdk-version"},
 		Device: Device{
 			RegisteredScope:     "user:basic",
 			UnregisteredScope:   "device:register",

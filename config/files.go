@@ -49,6 +49,9 @@ func CheckFiles(c *Config, disk Disk) error {
 	if c.Ledger.Kind == LedgerBolt {
 		f.parent("ledger", c.Ledger.Path)
 	}
+	if c.Environment.Settings.URL != nil && c.Environment.Settings.CacheFile != "" {
+		f.parent("environment.settings.cache_file", c.Environment.Settings.CacheFile)
+	}
 	if strings.ContainsRune(c.DecisionLog.To, filepath.Separator) {
 		f.parent("decision_log.to", c.DecisionLog.To)
 	}

@@ -45,8 +45,11 @@ func example(t reflect.Type, tag reflect.StructTag) string {
 // examples are by form.
 var examples = map[string]string{
 	"address":     "host:port, such as 127.0.0.1:8080",
+	"socket":      "host:port, such as 127.0.0.1:9191, or a socket, such as unix:///run/stepward.sock",
 	"origin":      "scheme, host and port alone, such as http://127.0.0.1:9000",
 	"jwks":        "the https URL of the JWK Set (http only on loopback), or use jwks_file",
+	"settings":    "a path at upstream such as /api/v0/sdk/{environmentId}/settings, or an https URL (http only on loopback) with such a path",
+	"environment": "an environment's id: letters, digits, dots, dashes and underscores",
 	"page":        "an https URL, such as https://app.example/verify",
 	"file":        "a path, which begins at this file's directory unless it is absolute",
 	"host":        "a host name, such as backend.internal",
@@ -133,6 +136,14 @@ func parsePrefix(text string) (p netip.Prefix, fault, remedy string) {
 
 func parseURL(text, form string) (u *url.URL, fault, remedy string) {
 	u, err := url.Parse(text)
+	if form == "settings" {
+		if err != nil || strings.Count(u.Path, "{environmentId}") != 1 || strings.Contains(u.RawPath, "%") {
+			return nil, "does not have {environmentId} once in its path", ""
+		}
+		if isPathAlone(u, text) {
+			return u, "", ""
+		}
+	}
 	switch {
 	case err != nil || u.Host == "" || u.Hostname() == "" || u.Opaque != "" || !goodPort(u):
 		return nil, "is not a URL with a scheme and a host", ""
@@ -152,12 +163,21 @@ func parseURL(text, form string) (u *url.URL, fault, remedy string) {
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			return nil, "would fetch keys over plain http", "use https; http is for loopback only"
 		}
+	case "settings":
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			return nil, "would fetch settings over plain http", "use https, or a path alone, which is asked of upstream"
+		}
 	case "page":
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			return nil, "would send users to plain http", "use https; http is for loopback only"
 		}
 	}
 	return u, "", ""
+}
+
+// isPathAlone: "//host/x" names a host, and what a backend could clean away names nothing.
+func isPathAlone(u *url.URL, text string) bool {
+	return u.Scheme == "" && u.Host == "" && u.User == nil && strings.HasPrefix(text, "/") && !strings.Contains(text, "#") && path.Clean(u.Path) == u.Path
 }
 
 func goodPort(u *url.URL) bool {
@@ -281,6 +301,8 @@ func checkForm(text, form string) (fault, remedy string) {
 	switch form {
 	case "address":
 		return checkAddress(text)
+	case "socket":
+		return checkSocket(text)
 	case "host":
 		return checkHost(text)
 	case "header":
@@ -294,6 +316,8 @@ func checkForm(text, form string) (fault, remedy string) {
 		return unless(isScopeToken(text), "is not one scope word")
 	case "quoted":
 		return unless(isQuotable(text), "cannot stand in a quoted string")
+	case "environment":
+		return unless(isEnvironmentID(text), "cannot stand in a path")
 	case "uri":
 		u, err := url.Parse(text)
 		return unless(err == nil && u.Scheme != "" && isQuotable(text) && !strings.Contains(text, " "), "does not begin a URI")
@@ -324,6 +348,13 @@ func checkAddress(text string) (fault, remedy string) {
 		return "has no host that could be listened on", ""
 	}
 	return "", ""
+}
+
+func checkSocket(text string) (fault, remedy string) {
+	if path, ok := strings.CutPrefix(text, "unix://"); ok {
+		return unless(strings.HasPrefix(path, "/") && !strings.HasSuffix(path, "/"), "is no absolute path of a socket")
+	}
+	return checkAddress(text)
 }
 
 func checkHost(text string) (fault, remedy string) { return unless(isHost(text), "is not a host name") }
@@ -366,6 +397,11 @@ func isPlainName(text string) bool {
 		}
 	}
 	return text != ""
+}
+
+// isEnvironmentID: unreserved characters of RFC 3986, of which no path makes anything else.
+func isEnvironmentID(text string) bool {
+	return isPlainName(strings.NewReplacer(".", "-", "_", "-").Replace(text)) && strings.Trim(text, ".") != "" && len(text) <= 64
 }
 
 // isScopeToken: RFC 6749 section 3.3, NQCHAR.

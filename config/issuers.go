@@ -1,6 +1,9 @@
 package config
 
-import "slices"
+import (
+	"net/url"
+	"slices"
+)
 
 // SessionIssuers returns who may sign session tokens, with algorithms and types filled in. A single issuer comes without
 // Environment: the token's claim environment_id names it.
@@ -28,6 +31,35 @@ func (c *Config) MFAIssuers() []Issuer {
 		return nil
 	}
 	return c.MFA.resolve()
+}
+
+// SettingsURL is where the settings of environments are, with {environmentId} in its path; upstream reports that the backend itself
+// is asked. Nil means that nobody is.
+func (c *Config) SettingsURL() (u *url.URL, upstream bool) {
+	u = c.Environment.Settings.URL
+	if u == nil || u.Host != "" || c.Upstream == nil {
+		return u, false
+	}
+	at := *u
+	at.Scheme, at.Host = c.Upstream.Scheme, c.Upstream.Host
+	return &at, true
+}
+
+// SettingsEnvironments are the ids whose settings are asked for: those that are listed, or else all that the file knows.
+func (c *Config) SettingsEnvironments() []string {
+	if ids := c.Environment.Settings.Environments; len(ids) > 0 {
+		return slices.Clone(ids)
+	}
+	var ids []string
+	if c.Environment.Fixed != "" {
+		ids = append(ids, c.Environment.Fixed)
+	}
+	for _, is := range c.Session.Issuers {
+		if is.Environment != "" && !slices.Contains(ids, is.Environment) {
+			ids = append(ids, is.Environment)
+		}
+	}
+	return ids
 }
 
 // named reports whether the section says anything of its own about who signs.

@@ -66,22 +66,65 @@ func (c *checker) names(path string) bool {
 }
 
 func (c *checker) checkServers() {
-	if c.Upstream == nil {
+	asked := c.ExtAuthz.Listen != "" || c.ForwardAuth.Listen != ""
+	switch {
+	case c.Upstream == nil && !asked:
 		c.fail("upstream", "is missing", "write the backend's address, such as http://127.0.0.1:9000")
+	case c.Upstream == nil && c.names("listen"):
+		c.fail("listen", "has no effect without upstream", "write the backend's address in upstream, or remove listen")
 	}
-	c.pair("tls", c.TLS.CertFile, c.TLS.KeyFile)
+	c.serverTLS("tls", &c.TLS)
+	c.serverTLS("ext_authz.tls", &c.ExtAuthz.TLS)
+	c.serverTLS("forward_auth.tls", &c.ForwardAuth.TLS)
 	c.pair("upstream_tls", c.UpstreamTLS.CertFile, c.UpstreamTLS.KeyFile)
-	if c.TLS.ClientCAFile != "" && c.TLS.CertFile == "" {
-		c.fail("tls.client_ca_file", "has no effect without tls.cert_file", "add cert_file and key_file")
-	}
+	c.checkAsked()
 	if c.Upstream != nil && c.Upstream.Scheme == "http" && c.UpstreamTLS != (UpstreamTLS{}) {
 		c.fail("upstream_tls", "has no effect on a plain http backend", "write https in upstream, or remove the section")
 	}
-	if contend(c.Listen, c.Admin.Listen) {
-		c.fail("admin.listen", "is the address of listen too", "choose another port")
-	}
+	c.checkAddresses()
 	if c.Upstream != nil && reaches(upstreamAddress(c.Upstream.Host, c.Upstream.Scheme), c.Listen) {
 		c.fail("upstream", "is where Stepward itself listens", "write the address of the backend")
+	}
+}
+
+// checkAsked looks at the doors where other proxies ask.
+func (c *checker) checkAsked() {
+	socket := strings.HasPrefix(c.ForwardAuth.Listen, "unix://")
+	if c.ForwardAuth.Listen != "" && !socket && len(c.TrustedProxies) == 0 {
+		c.fail("trusted_proxies", "names nobody who may ask at forward_auth", "write the proxy's address, such as 127.0.0.1/32")
+	}
+	for _, section := range []struct{ name, listen string }{{"ext_authz", c.ExtAuthz.Listen}, {"forward_auth", c.ForwardAuth.Listen}} {
+		if section.listen == "" && c.names(section.name) && !c.names(section.name+".listen") {
+			c.fail(section.name, "has no listen, so that the door stays closed", "write listen, such as 127.0.0.1:9191, or remove the section")
+		}
+	}
+	const least, most = 1, 1 << 20
+	if c.ExtAuthz.MaxStreams < least || c.ExtAuthz.MaxStreams > most {
+		c.fail("ext_authz.max_streams", "is not between 1 and 1048576", "write 1000")
+	}
+}
+
+// checkAddresses finds two listeners on one address.
+func (c *checker) checkAddresses() {
+	taken := []struct{ name, address string }{
+		{"listen", c.Listen}, {"admin.listen", c.Admin.Listen}, {"ext_authz.listen", c.ExtAuthz.Listen}, {"forward_auth.listen", c.ForwardAuth.Listen},
+	}
+	if c.Upstream == nil {
+		taken = taken[1:]
+	}
+	for i, later := range taken {
+		for _, earlier := range taken[:i] {
+			if later.address != "" && (contend(earlier.address, later.address) || earlier.address == later.address && strings.HasPrefix(later.address, "unix:")) {
+				c.fail(later.name, "is the address of "+earlier.name+" too", "choose another port")
+			}
+		}
+	}
+}
+
+func (c *checker) serverTLS(section string, t *TLS) {
+	c.pair(section, t.CertFile, t.KeyFile)
+	if t.ClientCAFile != "" && t.CertFile == "" {
+		c.fail(section+".client_ca_file", "has no effect without "+section+".cert_file", "add cert_file and key_file")
 	}
 }
 
@@ -311,6 +354,7 @@ func (c *checker) roles() []role {
 		{"environment.header", c.Environment.Header, false},
 		{"client.api_version_header", c.Client.APIVersionHeader, false},
 		{"client.sdk_version_header", c.Client.SDKVersionHeader, false},
+		{"client.wallet_sdk_version_header", c.Client.WalletSDKVersionHeader, false},
 		{"identity_headers.subject", c.IdentityHeaders.Subject, true},
 		{"identity_headers.scopes", c.IdentityHeaders.Scopes, true},
 		{"identity_headers.decision_id", c.IdentityHeaders.DecisionID, true},
@@ -390,6 +434,37 @@ func (c *checker) checkEnvironment() {
 	if c.names("environment.fixed") && c.Environment.Fixed == "" {
 		c.fail("environment.fixed", "is empty", "write the environment's id, or remove the key")
 	}
+	c.checkSettings()
+}
+
+func (c *checker) checkSettings() {
+	const section = "environment.settings"
+	s := &c.Environment.Settings
+	if s.URL == nil {
+		if c.names(section) {
+			c.fail(section+".url", "is missing", "write a path at upstream such as /api/v0/sdk/{environmentId}/settings, or remove the section")
+		}
+		return
+	}
+	c.notEmpty(section+".environments", len(s.Environments))
+	ids := c.SettingsEnvironments()
+	if len(ids) == 0 && !c.names(section+".environments") {
+		c.fail(section+".environments", "is missing, and neither session.issuers nor environment.fixed names an environment", "list the ids")
+	}
+	// Listed ones have been looked at; elsewhere an id may be any text.
+	if len(s.Environments) == 0 && slices.ContainsFunc(ids, func(id string) bool { return !isEnvironmentID(id) }) {
+		c.fail(section+".environments", "is missing, and an id of another section cannot stand in a path", "list the ids that can")
+	}
+	for i, id := range s.DangerouslyAllowDowngrade {
+		if !slices.Contains(ids, id) {
+			c.fail(fmt.Sprintf("%s.dangerously_allow_downgrade[%d]", section, i), "is none of the environments that are asked about",
+				"mend the id, or remove it")
+		}
+	}
+	if s.CacheFile != "" && s.CacheFile == c.Ledger.Path {
+		c.fail(section+".cache_file", "is the ledger's file", "choose another")
+	}
+	c.ordered(section+".timeout", s.Timeout, section+".every", s.Every)
 }
 
 // maxLeeway: beyond a minute a leeway is a longer life for stolen tokens (FAPI 2.0 section 5.3.2.1).

@@ -2,6 +2,7 @@ package config
 
 import (
 	"net"
+	"strings"
 	"time"
 )
 
@@ -28,12 +29,26 @@ func (c *Config) Warnings() []string {
 	warn(c.Elevated.MaxLifetime > longElevated, "elevated.max_lifetime: elevated tokens may live for more than an hour")
 	warn(!listensOnLoopback(c.Admin.Listen),
 		"admin.listen: metrics and health, which need no authentication, are offered beyond loopback")
-	warn(!listensOnLoopback(c.Listen) && c.TLS.CertFile == "",
+	warn(c.ExtAuthz.DangerouslyRepeatAnswers > 0,
+		"ext_authz.dangerously_repeat_answers: whoever can choose x-request-id can use a single-use token again for that long")
+	warn(askedFromAfar(c.ExtAuthz.Listen) && c.ExtAuthz.TLS.ClientCAFile == "",
+		"ext_authz.listen: whoever reaches it from beyond loopback says what a client sent, and can spend tokens; set tls.client_ca_file")
+	warn(askedFromAfar(c.ForwardAuth.Listen) && c.ForwardAuth.TLS.CertFile == "",
+		"forward_auth.listen: tokens arrive over plain http from beyond loopback; set tls, unless the network is encrypted")
+	warn(c.Upstream != nil && !listensOnLoopback(c.Listen) && c.TLS.CertFile == "",
 		"listen: tokens arrive over plain http from beyond loopback; set tls, unless the network in front is encrypted")
 	warn(c.Upstream != nil && c.Upstream.Scheme == "http" && !isLoopback(c.Upstream.Hostname()),
 		"upstream: tokens and identity headers travel over plain http beyond loopback")
+	warn(len(c.Environment.Settings.DangerouslyAllowDowngrade) > 0,
+		"environment.settings.dangerously_allow_downgrade: the backend may lower the minimum API version of these environments")
+	warn(c.Environment.Settings.URL != nil && c.Environment.Settings.CacheFile == "",
+		"environment.settings.cache_file: none: a restart forgets which minimum API versions were seen, and they can be lower after it")
 	warn(c.DecisionLog.To == "off", "decision_log.to: decisions are not recorded")
 	return list
+}
+
+func askedFromAfar(address string) bool {
+	return address != "" && !strings.HasPrefix(address, "unix://") && !listensOnLoopback(address)
 }
 
 func listensOnLoopback(address string) bool {

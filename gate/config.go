@@ -33,6 +33,9 @@ type Config struct {
 
 	Ledger        ledger.Store
 	LedgerTimeout time.Duration // for one store operation, default 1 s
+	// SpendBudget is how long before a request's Deadline a token is not spent any more: reserving and answering take time.
+	// Default 60 ms.
+	SpendBudget time.Duration
 
 	Leeway time.Duration // clock difference allowed to issuers; also how much longer spent keys are kept
 
@@ -84,8 +87,12 @@ type EnvironmentConfig struct {
 // ClientConfig names the headers in which clients declare themselves.
 type ClientConfig struct {
 	APIVersionHeader string
-	SDKVersionHeader string
-	DenyUndeclared   bool
+	SDKVersionHeader string // "<SDK>/<release>"
+	// What stands in where that header says nothing: a claim of the session with the same text, then a header with the bare
+	// release of the wallet iframe's core. "" reads none.
+	SDKVersionClaim        string
+	WalletSDKVersionHeader string
+	DenyUndeclared         bool
 }
 
 // DeviceConfig names the session scopes that tell how far a sign-in has come.
@@ -121,8 +128,12 @@ func (c *Config) setDefaults() {
 	}
 	for _, name := range []*string{
 		&c.Session.Header, &c.Elevated.Header, &c.MFA.Header, &c.Environment.Header, &c.Client.APIVersionHeader, &c.Client.SDKVersionHeader,
+		&c.Client.WalletSDKVersionHeader,
 	} {
 		*name = http.CanonicalHeaderKey(*name)
+	}
+	if c.SpendBudget == 0 {
+		c.SpendBudget = 60 * time.Millisecond
 	}
 	if c.LedgerTimeout == 0 {
 		c.LedgerTimeout = time.Second

@@ -77,6 +77,7 @@ func (g *Gate) Decide(ctx context.Context, r *Request, v *Verdict) {
 	g.begin(r, v)
 
 	why := g.judge(ctx, r, v, d)
+	g.inform(r, v, d, why)
 	v.Reason = why
 	v.Allow = why == reason.None
 	if why != reason.None && g.rehearsed(ctx, r, v, d, why) {
@@ -243,8 +244,8 @@ func (g *Gate) facts(ctx context.Context, r *Request, v *Verdict, d *decision) r
 		return reason.InvalidRequest
 	}
 	d.declared, d.declaredErr = apiversion.ParseDeclaration(version)
-	d.sdk, _ = apiversion.ParseSDK(sdk) // an SDK that does not say who it is has no minimum
-	v.SDK = d.sdk.Name
+	d.sdk = g.sdkOf(sdk, r.Header, d.session)
+	v.SDK, v.SDKVersion = d.sdk.Name, string(d.sdk.Release)
 	if d.environment = g.environmentOf(r, d); d.environment.faulty() && d.environment.repeated {
 		return reason.InvalidRequest
 	}
@@ -330,6 +331,9 @@ func (g *Gate) rehearsed(ctx context.Context, r *Request, v *Verdict, d *decisio
 			return false
 		}
 	}
+	if r.Shadow {
+		return true
+	}
 	if d.snapshot == nil || !d.environment.trusted || d.environment.faulty() {
 		return false
 	}
@@ -341,7 +345,7 @@ func (g *Gate) record(r *Request, v *Verdict, d *decision, phase string, took ti
 	d.record = decisionlog.Record{
 		Time: d.now, Phase: phase, DecisionID: v.DecisionID, RequestID: v.RequestID, Method: r.Method,
 		Environment: v.Environment, Outcome: v.Outcome(), Reason: string(v.Reason), SDK: d.sdk.Name,
-		SDKVersion: string(d.sdk.Release), GateDuration: took,
+		SDKVersion: string(d.sdk.Release), SDKAdvised: string(v.Advised), SDKGap: v.Gap != nil, GateDuration: took,
 	}
 	rec := &d.record
 	if phase == "intent" { // written before there is a verdict
@@ -361,6 +365,9 @@ func (g *Gate) record(r *Request, v *Verdict, d *decision, phase string, took ti
 		if q.Deny != nil {
 			rec.PolicyCode = q.Deny.Code
 		}
+	}
+	if v.WouldNeed {
+		rec.WouldNeed = "step_up"
 	}
 	if v.Subject != "" {
 		rec.SubjectHash = g.config.Hash("sub", v.Subject)

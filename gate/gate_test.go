@@ -177,7 +177,7 @@ func newFixture(t *testing.T, change func(*gate.Config)) *fixture {
 func withEnvironments(t *testing.T, yaml string) func(*gate.Config) {
 	t.Helper()
 	files := fstest.MapFS{}
-	for _, name := range []string{"requirement.rego", "environment.rego", "proof.rego", "data.yaml"} {
+	for _, name := range []string{"requirement.rego", "clients.rego", "environment.rego", "proof.rego", "data.yaml"} {
 		text, err := rego.FS.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
@@ -630,7 +630,7 @@ func TestABlockingLogHasTheIntentBeforeTheReservation(t *testing.T) {
 func TestARehearsalDoesNotSpend(t *testing.T) {
 	f := newFixture(t, nil)
 	r := request("POST", export, auth, "Bearer alice", eat, "good")
-	r.NoSpend = true
+	r.Shadow = true
 	if v := f.decide(r); !v.Allow || v.HoldsReservation() || len(f.store.calls) > 0 {
 		t.Errorf("allow %v, ledger %v", v.Allow, f.store.calls)
 	}

@@ -118,6 +118,7 @@ func (g *Gate) environmentOf(r *Request, d *decision) environment {
 	header, ok := single(r.Header, g.config.Environment.Header)
 	e := environment{repeated: !ok}
 	e.candidate(g.config.Environment.Fixed, true)
+	e.candidate(r.Environment, true)
 	if d.session != nil {
 		e.candidate(d.session.Environment, true)
 		e.unnamed = e.id == ""

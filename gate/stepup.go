@@ -117,8 +117,12 @@ func anyOf(c *token.Claims, choice policy.Choice) bool {
 
 // reserve claims the token for this request. A rehearsal stops short of it.
 func (g *Gate) reserve(ctx context.Context, r *Request, v *Verdict, d *decision, q *policy.Requirement, c *token.Claims, w words) reason.Reason {
-	if r.NoSpend || d.snapshot.Environment(v.Environment).Shadow {
+	if r.Shadow || d.snapshot.Environment(v.Environment).Shadow {
 		return reason.None
+	}
+	if !r.Deadline.IsZero() && time.Until(r.Deadline) < g.config.SpendBudget {
+		v.TokenState = TokenUnused
+		return reason.ConsumptionStoreUnavailable
 	}
 	claim := ledger.Claim{Key: keyOf(c, v.Environment, w), Owner: ledger.NewOwner(), IssuedAt: c.IssuedAt, Until: g.until(c, d.now)}
 	d.claimed, d.key = true, claim.Key

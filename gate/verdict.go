@@ -4,6 +4,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/stepward/stepward/internal/apiversion"
 	"github.com/stepward/stepward/internal/reason"
 	"github.com/stepward/stepward/policy"
 )
@@ -41,8 +42,15 @@ type Verdict struct {
 	TokenState      TokenState
 	DeviceState     policy.DeviceState
 	SDK             string // as declared, validated form
+	SDKVersion      string // likewise
 	ReceivedVersion string // validated form of the declared API or SDK version that was refused
 	RetryAfter      time.Duration
+
+	// What the client's developers should know. None of it changes what Allow says.
+	Advised   apiversion.Release // the least release that the SDK should have, where it is older; "" otherwise
+	Gap       *policy.Gap        // the request lacks a token that this SDK is known not to attach here; nil otherwise
+	WouldNeed bool               // it passes, and once the announced version is in force it will need a token, which it has not
+	SDKLabel  string             // SDK, if the policy's data names it, else "other", or "none": fit for a metric
 
 	spend *spend // nil unless a reservation is held
 }

@@ -32,6 +32,9 @@ type data struct {
 	operations   map[string]bool // nil when the policy keeps none in its data
 	byBody       map[string]bool // route operations that the body decides
 	scopes       []writtenScope
+	sdks         map[string]bool // names of SDKs in minimum_sdk and known_gaps
+
+	unknownActions []string // synced ones that no operation names, sorted
 }
 
 // writtenScope is a scope that an operation asks for, and where it stands.
@@ -66,11 +69,12 @@ func (d *data) problem(r *Route, message, remedy string) Problem {
 	return Problem{File: d.file, Line: w.line, Field: below("routes", w.key), Message: message, Remedy: remedy}
 }
 
-// loadData reads one YAML (or JSON) document whose members are the members of data.stepward. Data with problems is for
-// finding more of them only.
-func loadData(file string, text []byte) (*data, Problems) {
+// loadData reads one YAML (or JSON) document whose members are the members of data.stepward, with what was synced under its
+// environments. Data with problems is for finding more of them only.
+func loadData(file string, text []byte, synced map[string]Synced) (*data, Problems) {
 	l := &dataLoader{out: &data{
 		file: file, all: map[string]any{}, written: map[*Route]written{}, environments: map[string]Environment{}, imitable: map[string]bool{},
+		sdks: map[string]bool{},
 	}}
 	dec := yaml.NewDecoder(bytes.NewReader(text))
 	var doc, second yaml.Node
@@ -84,6 +88,7 @@ func loadData(file string, text []byte) (*data, Problems) {
 		l.fault(&second, "", "holds more than one document", "keep one")
 	}
 	root := doc.Content[0]
+	l.lay(root, synced)
 	if l.mapping(root, "") {
 		l.out.all, _ = l.plain(root, "").(map[string]any)
 		l.root(root)
@@ -146,6 +151,11 @@ func (l *dataLoader) root(n *yaml.Node) {
 			l.headers(v)
 		case "environments":
 			l.environments(v)
+		}
+	}
+	for k, v := range pairs(n) {
+		if k.Value == "known_gaps" {
+			l.gaps(v)
 		}
 	}
 	if !hasRoutes {

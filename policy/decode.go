@@ -109,7 +109,11 @@ func (d *decoder) member(name string, v any) {
 			d.fail(name, "a dated version such as 2026_04_01")
 		}
 	case "minimum_sdk":
-		d.q.MinimumSDK = d.releases(v)
+		d.q.MinimumSDK = d.releases(name, v)
+	case "advise_sdk":
+		d.q.AdviseSDK = d.releases(name, v)
+	case "announced":
+		d.q.Announced = d.announced(v)
 	case "mfa_action":
 		if d.q.MFAAction = d.text(name, v); !isName(d.q.MFAAction) {
 			d.fail(name, "a name such as wallet.waas.sign")
@@ -214,20 +218,20 @@ func isScope(s string) bool {
 	return s != "" && len(s) <= 128
 }
 
-func (d *decoder) releases(v any) map[string]apiversion.Release {
+func (d *decoder) releases(name string, v any) map[string]apiversion.Release {
 	members, ok := v.(map[string]any)
 	if !ok || len(members) > 64 {
-		d.fail("minimum_sdk", "an object of SDK names and releases")
+		d.fail(name, "an object of SDK names and releases")
 		return nil
 	}
 	out := map[string]apiversion.Release{}
-	for _, name := range slices.Sorted(maps.Keys(members)) {
-		d.size += len(name)
-		r, err := apiversion.ParseRelease(d.text("minimum_sdk", members[name]))
+	for _, sdk := range slices.Sorted(maps.Keys(members)) {
+		d.size += len(sdk)
+		r, err := apiversion.ParseRelease(d.text(name, members[sdk]))
 		if err != nil {
-			d.fail("minimum_sdk", "releases such as 4.76.0")
+			d.fail(name, "releases such as 4.76.0")
 		}
-		out[name] = r
+		out[sdk] = r
 	}
 	return out
 }

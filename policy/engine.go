@@ -27,6 +27,8 @@ type Config struct {
 	EvalTimeout time.Duration // for one evaluation, default 100 ms
 	// Scopes are those that tell elevated tokens from sessions; data that asks for another is a problem. Nil checks nothing.
 	Scopes []string
+	// Synced is what a backend says of its environments, by id; Engine.Sync puts another in its place.
+	Synced map[string]Synced
 	// DisableCache evaluates every request.
 	DisableCache bool
 	// ShowAll shows the policy the whole input and not only what it can read, for the differential test. It disables the cache.
@@ -39,7 +41,7 @@ type Config struct {
 
 // Engine holds the policy in force. Safe for concurrent use. The zero Engine has no snapshot, and the gate refuses then.
 type Engine struct {
-	config  Config
+	config  Config // its Synced is guarded by reloading
 	current atomic.Pointer[Snapshot]
 
 	reloading sync.Mutex // one reload at a time
@@ -126,12 +128,14 @@ type Snapshot struct {
 	prepared rego.PreparedEvalQuery
 	reads    reads
 	cache    *cache // nil when off
+	files    files  // what it was built from, for Sync
 	revision string
 	timeout  time.Duration
 	onCache  func(hit bool)
 }
 
-// Revision is a hash over the policy's files, 16 hex digits.
+// Revision is a hash over the policy's files, 16 hex digits; where environments were synced, "+" and 8 hex digits over what
+// their backend said.
 func (s *Snapshot) Revision() string {
 	if s == nil {
 		return ""
@@ -194,6 +198,10 @@ func (s *Snapshot) ImitatesEnvironment(id string) bool {
 	_, listed := s.data.environments[id]
 	return !listed && s.data.imitable[foldID(id)]
 }
+
+// KnowsSDK reports whether the data names an SDK, in a minimum or as one with a known gap. Those are the names that are fit for
+// a metric's label: every other one is whatever a client made up.
+func (s *Snapshot) KnowsSDK(name string) bool { return s != nil && s.data.sdks[name] }
 
 // Shadowed lists the environments that only rehearse, sorted.
 func (s *Snapshot) Shadowed() []string {

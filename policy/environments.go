@@ -175,6 +175,7 @@ func (l *dataLoader) environment(k, v *yaml.Node, e Environment) {
 	for mk, mv := range pairs(v) {
 		l.environmentMember(&e, mk, mv, below(field, mk.Value))
 	}
+	l.announced(v, field, e.minimum)
 	l.out.environments[k.Value], l.out.imitable[foldID(k.Value)] = e, true
 }
 
@@ -198,9 +199,12 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 		e.Shadow = v.Value == "shadow"
 	case "locked":
 		e.Locked = l.boolean(v, field)
+	case "device_registration", "device_cookie":
+		l.boolean(v, field)
 	case "minimum_api_version":
 		version, ok := text(v)
-		if _, err := apiversion.Parse(version); !ok || err != nil {
+		minimum, err := apiversion.Parse(version)
+		if e.minimum = minimum; !ok || err != nil {
 			l.fault(v, field, "is not a dated version", `write it as "2026_04_01", in quotes`)
 		}
 	case "mfa_actions":
@@ -209,12 +213,15 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 		l.overrides(k.Value, v, field)
 	case "minimum_sdk":
 		l.releases(v, field)
+	case "sdk_minimums":
+		l.sdkMinimums(v, field)
+	case "announced": // checked once the environment's own version is known
 	case "requested_scopes":
 		l.requestable(v, field, false)
 	case "options":
 	default:
 		l.fault(k, field, "is not a member of an environment",
-			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, requested_scopes, or options for members of your own")
+			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, or options for members of your own")
 	}
 }
 
@@ -223,6 +230,7 @@ func (l *dataLoader) releases(v *yaml.Node, field string) {
 		return
 	}
 	for k, r := range pairs(v) {
+		l.sdk(k, below(field, k.Value), k.Value)
 		release, ok := text(r)
 		if _, err := apiversion.ParseRelease(release); !ok || err != nil {
 			l.fault(r, below(field, k.Value), "is not a release", `write it as "4.76.0", in quotes`)

@@ -29,8 +29,14 @@ func Builtins() []string {
 func Data(file string, text []byte) (*Snapshot, Problems) {
 	s := &Snapshot{}
 	var problems Problems
-	s.data, problems = loadData(file, text)
+	s.data, problems = loadData(file, text, nil)
 	return s, append(problems, s.addRoutes()...)
+}
+
+// DataWith reads a data file with what was synced.
+func DataWith(text []byte, synced map[string]Synced) Problems {
+	_, problems := loadData("data.yaml", text, synced)
+	return problems
 }
 
 // Plain is all of data.stepward.

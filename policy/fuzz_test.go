@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stepward/stepward/internal/canon"
 	"github.com/stepward/stepward/policy"
@@ -293,6 +294,8 @@ func FuzzData(f *testing.F) {
 		"mount: /api\nroutes:\n  \"GET /{a}/{b...}\": {operation: a, read_body: 1, websocket: true}\ninput_headers: [x-a]\n",
 		oneRoute + "a: [1, 0x10, 1.5, 1e3, .inf, ~, true, 2026-04-01, \"\\u0000\", !!str 5, !!int \"5\", !!bool yes, !!null x, !!float 1]\n",
 		oneRoute + "operations: {a: {scopes: [a, [b, c]], token: single_use, max_age: 300, release_on: [202], options: {x: 1}}}\nenvironments: {default: {mode: shadow, locked: true}, e: {max_age: {a: 5}, minimum_sdk: {W: \"1.0.0\"}}}\n",
+		oneRoute + "environments: {e: {minimum_api_version: \"2026_01_01\", sdk_minimums: off, announced: {minimum_api_version: 2026-04-01, deprecation: 2026-12-01, sunset: \"2027-01-01T00:00:00+01:00\", link: \"https://a\"}}}\n" +
+			"known_gaps: [{sdk: ClientSDK, below: \"1.0.0\", note: x, routes: [GET /a]}]\n",
 		`{"routes": {"GET /a": {"operation": "a"}}, "x": {"": null, "<<": 1, "~": [[]]}}`, "routes:\n  GET /a: {operation: a}\n  ? [x]\n  : y\n",
 		"%YAML 1.1\n---\n" + oneRoute, "\xef\xbb\xbf" + oneRoute, "\xff\xfer\x00", "!!map {routes: !!map {GET /: !!map {operation: !!str a}}}", "routes: {GET /a: {operation: a}, GET /a/: {operation: b}}",
 	} {
@@ -368,6 +371,9 @@ func FuzzRequirement(f *testing.F) {
 		`{}`, `null`, `[]`, `{"operation": "a", "session": true}`, `{"operation": "a", "session": false, "deny": {"code": "a", "message": "b"}}`,
 		`{"operation": "a", "session": true, "scopes": ["a", ["b", "c"]], "token": "single_use", "max_age": 300, "device": "any", "minimum_api_version": "2026_04_01",
 		  "minimum_sdk": {"WalletKit": "4.76.0"}, "methods": ["totp"], "release_on": [202], "deny": {"code": "a", "message": ""}}`,
+		`{"operation": "a", "session": true, "advise_sdk": {"WalletKit": "4.76.0-a+b"}, "announced": {"minimum_api_version": "2026-04-01", "deprecation": "2026-12-01",
+		  "sunset": "2027-01-01T00:00:00.5+01:00", "link": "https://a.example/x?y#z"}}`,
+		`{"operation": "a", "session": true, "announced": {"minimum_api_version": "2026_04_01", "deprecation": "2026-12-01T09:00:00Z"}}`,
 		`{"operation": "a", "session": true, "mfa_action": "b"}`, `{"operation": "a", "session": true, "Scopes": []}`, `{"operation": "a", "session": true, "scopes": [[]]}`,
 		`{"operation": "a", "session": true, "max_age": 1e2}`, `{"operation": "a", "session": true, "max_age": -0}`, `{"operation": "a", "session": 1}`,
 		`{"operation": "a", "session": true, "minimum_api_version": "2026-04-01"}`, `{"operation": "a", "session": true, "release_on": null}`,
@@ -442,6 +448,7 @@ func written(q *policy.Requirement, members map[string]any) string {
 		"operation": q.Operation, "session": q.Session, "scopes": scopes, "token": q.Token, "max_age": int(q.MaxAge.Seconds()),
 		"device":              map[policy.DeviceRule]string{policy.DeviceRegistered: "registered", policy.DeviceAny: "any"}[q.Device],
 		"minimum_api_version": q.MinimumAPIVersion, "minimum_sdk": q.MinimumSDK, "mfa_action": q.MFAAction,
+		"advise_sdk": q.AdviseSDK, "announced": announcement(q.Announced, members["announced"]),
 		"methods": append([]string{}, q.Methods...), "release_on": append([]int{}, q.ReleaseOn...), "deny": deny,
 	}
 	said := map[string]any{}
@@ -452,15 +459,57 @@ func written(q *policy.Requirement, members map[string]any) string {
 	return string(text)
 }
 
-// canonical spells the two things that have more than one spelling.
+// announcement is one as a policy would write it, in one spelling.
+func announcement(a *policy.Announcement, as any) any {
+	members, ok := as.(map[string]any)
+	if a == nil || !ok {
+		return nil
+	}
+	all := map[string]any{
+		"minimum_api_version": a.Version, "deprecation": a.Deprecation.Format(time.RFC3339Nano), "sunset": a.Sunset.Format(time.RFC3339Nano), "link": a.Link,
+	}
+	said := map[string]any{}
+	for name := range members {
+		said[name] = all[name]
+	}
+	return said
+}
+
+// canonical spells the things that have more than one spelling.
 func canonical(members map[string]any) string {
 	out := map[string]any{}
 	for name, v := range members {
 		if s, ok := v.(string); ok && name == "minimum_api_version" {
 			v = strings.ReplaceAll(s, "-", "_")
 		}
+		if name == "announced" {
+			v = canonicalAnnouncement(v)
+		}
 		out[name] = v
 	}
 	text, _ := json.Marshal(out)
 	return string(text)
+}
+
+func canonicalAnnouncement(v any) any {
+	members, ok := v.(map[string]any)
+	if !ok {
+		return v
+	}
+	out := map[string]any{}
+	for name, v := range members {
+		s, _ := v.(string)
+		switch name {
+		case "minimum_api_version":
+			v = strings.ReplaceAll(s, "-", "_")
+		case "deprecation", "sunset":
+			at, err := time.Parse(time.DateOnly, s)
+			if err != nil {
+				at, _ = time.Parse(time.RFC3339, s)
+			}
+			v = at.UTC().Format(time.RFC3339Nano)
+		}
+		out[name] = v
+	}
+	return out
 }

@@ -1,6 +1,10 @@
 package policy
 
-import "net/http"
+import (
+	"net/http"
+
+	"github.com/stepward/stepward/internal/apiversion"
+)
 
 // Input is what a policy may ask about a request. The engine projects it to those members that the compiled policy can
 // read, so filling it costs nothing for members nobody reads. Nothing in it is modified or kept.
@@ -48,6 +52,24 @@ type Route struct {
 	Operation string
 	ReadBody  int64 // bytes of body the policy wants to see; 0 = none
 	WebSocket bool  // an upgrade to websocket is allowed
+	Gaps      []Gap // SDKs that are known to attach no elevated token here
+}
+
+// Gap is a route on which a shipped SDK is known to attach no elevated token. It explains a refusal and never prevents one.
+type Gap struct {
+	SDK   string
+	Below apiversion.Release // the first release without it; "" when there is none yet
+	Note  string             // for the app's developer
+}
+
+// Gap is what is known of an SDK on this route; nil when nothing is.
+func (r *Route) Gap(sdk apiversion.SDK) *Gap {
+	for i := range r.Gaps {
+		if g := &r.Gaps[i]; g.SDK == sdk.Name && (g.Below == "" || sdk.Release.Less(g.Below)) {
+			return g
+		}
+	}
+	return nil
 }
 
 // Match is the answer of the route table for one method and path.
@@ -65,4 +87,6 @@ type Param struct{ Name, Value string }
 type Environment struct {
 	Shadow bool // mode: shadow
 	Locked bool
+
+	minimum apiversion.Version // as the data says it, for what must be above it
 }

@@ -35,6 +35,7 @@ type sources struct {
 	modules  map[string]*ast.Module // without tests
 	tests    map[string]string      // their text: a broken test must not keep a sound policy from loading
 	data     *data
+	synced   map[string]Synced
 	revision string
 }
 
@@ -94,9 +95,14 @@ func gatherWhole(fsys fs.FS) (found []source, revision string, err error) {
 // read parses the files of a policy folder.
 func read(fsys fs.FS) (*sources, Problems) {
 	found, revision, err := gatherWhole(fsys)
-	s := &sources{modules: map[string]*ast.Module{}, tests: map[string]string{}, revision: revision}
+	return parseFiles(files{found, revision}, err, nil)
+}
+
+// parseFiles parses files of which err says whether all could be read, with what was synced under their data.
+func parseFiles(from files, err error, synced map[string]Synced) (*sources, Problems) {
+	s := &sources{modules: map[string]*ast.Module{}, tests: map[string]string{}, revision: revisionOf(from.revision, synced), synced: synced}
 	var problems Problems
-	for _, f := range found {
+	for _, f := range from.found {
 		problems = append(problems, s.file(f.name, f.text)...)
 	}
 	switch {
@@ -119,7 +125,7 @@ func (s *sources) file(name string, text []byte) Problems {
 			return Problems{{File: name, Message: "is a second data file", Remedy: "keep one data.yaml"}}
 		}
 		var problems Problems
-		s.data, problems = loadData(name, text)
+		s.data, problems = loadData(name, text, s.synced)
 		return problems
 	}
 	if strings.HasSuffix(name, "_test.rego") {
@@ -271,8 +277,14 @@ func (s *sources) store() storage.Store {
 // load makes a snapshot of a folder, or says everything that is wrong with it: of files that can be read in spite of their
 // faults, or beside faulty ones, as much as they say.
 func load(ctx context.Context, c *Config) (*Snapshot, error) {
-	s, problems := read(c.FS)
-	snap := &Snapshot{revision: s.revision, data: s.data, timeout: max(c.EvalTimeout, probeTimeout)}
+	found, revision, err := gatherWhole(c.FS)
+	return build(ctx, c, files{found, revision}, err)
+}
+
+// build is load for files that have been read, as far as err lets them.
+func build(ctx context.Context, c *Config, from files, err error) (*Snapshot, error) {
+	s, problems := parseFiles(from, err, c.Synced)
+	snap := &Snapshot{files: from, revision: s.revision, data: s.data, timeout: max(c.EvalTimeout, probeTimeout)}
 	if s.data != nil {
 		problems = append(problems, snap.addRoutes()...)
 		if c.Scopes != nil {

@@ -18,6 +18,8 @@ type Requirement struct {
 	Device            DeviceRule
 	MinimumAPIVersion apiversion.Version            // zero: no floor
 	MinimumSDK        map[string]apiversion.Release // by SDK name, such as "WalletKit"
+	AdviseSDK         map[string]apiversion.Release // like MinimumSDK, but an older SDK is only told
+	Announced         *Announcement                 // a coming floor that will ask more of this operation; nil: none is announced
 	MFAAction         string                        // "" when no action-based MFA is needed
 	Methods           []string                      // verification methods to offer in the challenge
 	ReleaseOn         []int                         // backend statuses that mean "not done"
@@ -45,6 +47,14 @@ const (
 	DeviceRegistered DeviceRule = iota
 	DeviceAny
 )
+
+// Announcement says that the minimum version will be raised, and when (RFC 9745, RFC 8594).
+type Announcement struct {
+	Version     apiversion.Version // the minimum to come
+	Deprecation time.Time          // from when on clients should be ready for it
+	Sunset      time.Time          // when it comes; zero: not said, else not before Deprecation
+	Link        string             // an https URL with more about it; "" tells none
+}
 
 // Denial is a policy's own refusal.
 type Denial struct{ Code, Message string }

@@ -3,7 +3,6 @@ package proxy
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/stepward/stepward/challenge"
 	"github.com/stepward/stepward/gate"
 	"github.com/stepward/stepward/internal/reason"
 )
@@ -56,8 +56,8 @@ func (p *Proxy) rewrite(r *httputil.ProxyRequest) {
 		copyHeader(h, r.In.Header, "Forwarded")
 	}
 	x.set(h, "X-Request-Id", x.verdict.RequestID)
-	p.credentials(h, &x.verdict)
-	p.identify(h, x)
+	c.Credentials.Withhold(h, x.verdict.Preflight)
+	c.Identity.Tell(&x.verdict, func(name, value string) { x.set(h, name, value) })
 	sendOnce(r.Out)
 }
 
@@ -88,91 +88,12 @@ func copyHeader(to, from http.Header, name string) {
 	}
 }
 
-func (p *Proxy) credentials(h http.Header, v *gate.Verdict) {
-	c := &p.config.Credentials
-	if !c.ForwardElevated || v.Preflight {
-		delete(h, c.elevated)
-	}
-	if !c.ForwardMFA || v.Preflight {
-		delete(h, c.mfa)
-	}
-	switch {
-	case v.Preflight:
-		delete(h, c.sessionHeaderKey)
-		delete(h, "Authorization")
-		delete(h, "Cookie")
-	case !c.ForwardSession:
-		delete(h, c.sessionHeaderKey)
-		removeCookie(h, c.SessionCookie)
-	}
-}
-
-// removeCookie takes one cookie out of the Cookie header and leaves the others as they were spelled.
-func removeCookie(h http.Header, name string) {
-	values := h["Cookie"]
-	if name == "" || len(values) == 0 {
-		return
-	}
-	var kept []string
-	for _, value := range values {
-		for pair := range strings.SplitSeq(value, ";") {
-			pair = strings.TrimSpace(pair)
-			if key, _, _ := strings.Cut(pair, "="); pair != "" && strings.TrimSpace(key) != name {
-				kept = append(kept, pair)
-			}
-		}
-	}
-	if len(kept) == 0 {
-		delete(h, "Cookie")
-		return
-	}
-	h["Cookie"] = []string{strings.Join(kept, "; ")}
-}
-
-// identify tells the backend what was verified. Clients' copies were removed before the request was judged.
-func (p *Proxy) identify(h http.Header, x *exchange) {
-	i, v := &p.config.Identity, &x.verdict
-	x.set(h, i.DecisionID, v.DecisionID)
-	x.set(h, i.Subject, fieldValue(v.Subject))
-	if v.EnvironmentProven {
-		x.set(h, i.Environment, fieldValue(v.Environment))
-	}
-	if i.Scopes != "" && len(v.Scopes) > 0 {
-		x.set(h, i.Scopes, fieldValue(strings.Join(v.Scopes, " ")))
-	}
-}
-
 // set is h.Set for a name in net/http's form, with room for the value that x already has.
 func (x *exchange) set(h http.Header, name, value string) {
-	if name == "" || value == "" {
-		return
-	}
 	n := x.sets
 	x.sets++
 	x.values[n] = value
 	h[name] = x.values[n : n+1 : n+1]
-}
-
-// fieldValue percent-encodes what is not printable ASCII, and "%" itself so that it can be undone.
-func fieldValue(s string) string {
-	plain := true
-	for i := range len(s) {
-		if c := s[i]; c < ' ' || c > '~' || c == '%' {
-			plain = false
-		}
-	}
-	if plain && strings.TrimSpace(s) == s {
-		return s
-	}
-	var b strings.Builder
-	for i := range len(s) {
-		if c := s[i]; c <= ' ' || c > '~' || c == '%' {
-			fmt.Fprintf(&b, "%%%02X", c)
-		} else {
-			b.WriteByte(c)
-		}
-	}
-	return b.String()
 }
 
 var errUnasked = errors.New("proxy: the backend switched protocols without being asked")
@@ -189,6 +110,7 @@ func (p *Proxy) modifyResponse(res *http.Response) error {
 		}
 		return nil
 	}
+	challenge.Inform(res.Header, &x.verdict)
 	x.answer.bound(res, x.ends)
 	return nil
 }

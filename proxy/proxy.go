@@ -13,13 +13,13 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"net/http/httputil"
-	"net/netip"
 	"net/url"
 	"sync/atomic"
 	"time"
 
 	"github.com/stepward/stepward/challenge"
 	"github.com/stepward/stepward/gate"
+	"github.com/stepward/stepward/internal/door"
 	"github.com/stepward/stepward/internal/framing"
 )
 
@@ -36,11 +36,11 @@ type Config struct {
 	ResponseHeaderTimeout time.Duration // default 1 min
 
 	// Credentials are the client's tokens, and which of them the backend gets.
-	Credentials Credentials
+	Credentials door.Credentials
 	// Identity names the headers that tell the backend verified facts; "" tells none.
-	Identity Identity
+	Identity door.Identity
 	// TrustedProxies are the peers whose X-Forwarded-* and X-Request-Id are believed.
-	TrustedProxies []netip.Prefix
+	TrustedProxies door.Peers
 
 	MaxBody    int64         // of a request, in bytes; 0 sets no limit
 	JudgedBody time.Duration // for all of a body that the policy reads, before anybody is authenticated: default 30 s
@@ -50,18 +50,6 @@ type Config struct {
 	Failed func(kind string)
 	Log    *slog.Logger
 }
-
-// Credentials names where tokens travel. What is not forwarded is removed.
-type Credentials struct {
-	SessionHeader, SessionCookie    string
-	ElevatedHeader, MFAHeader       string
-	ForwardSession                  bool
-	ForwardElevated, ForwardMFA     bool
-	sessionHeaderKey, elevated, mfa string // canonical
-}
-
-// Identity names headers.
-type Identity struct{ Subject, Scopes, DecisionID, Environment string }
 
 // Proxy is the door. It is safe for concurrent use.
 type Proxy struct {
@@ -108,13 +96,7 @@ func (c *Config) prepare() error {
 	if c.Log == nil {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
-	k := &c.Credentials
-	k.sessionHeaderKey = http.CanonicalHeaderKey(k.SessionHeader)
-	k.elevated, k.mfa = http.CanonicalHeaderKey(k.ElevatedHeader), http.CanonicalHeaderKey(k.MFAHeader)
-	i := &c.Identity
-	for _, name := range []*string{&i.Subject, &i.Scopes, &i.DecisionID, &i.Environment} {
-		*name = http.CanonicalHeaderKey(*name)
-	}
+	c.Credentials, c.Identity = c.Credentials.Canonical(), c.Identity.Canonical()
 	return nil
 }
 

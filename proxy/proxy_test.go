@@ -26,6 +26,7 @@ import (
 	"github.com/stepward/stepward/challenge"
 	"github.com/stepward/stepward/gate"
 	"github.com/stepward/stepward/internal/decisionlog"
+	"github.com/stepward/stepward/internal/door"
 	"github.com/stepward/stepward/internal/framing"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
@@ -178,7 +179,7 @@ func newSetup(t testing.TB, backend http.Handler, o option) *setup {
 	if err != nil {
 		t.Fatal(err)
 	}
-	identity := proxy.Identity{Subject: "Stepward-Subject", Scopes: "Stepward-Scopes", DecisionID: "Stepward-Decision-Id", Environment: "Stepward-Environment"}
+	identity := door.Identity{Subject: "Stepward-Subject", Scopes: "Stepward-Scopes", DecisionID: "Stepward-Decision-Id", Environment: "Stepward-Environment"}
 	rules, err := framing.New(framing.Config{
 		Tokens: []string{"Authorization", "x-elevated", "x-mfa"}, Sensitive: []string{"x-api-version"},
 		Identity: []string{identity.Subject, identity.Scopes, identity.DecisionID, identity.Environment},
@@ -197,7 +198,7 @@ func newSetup(t testing.TB, backend http.Handler, o option) *setup {
 	}
 	pc := proxy.Config{
 		Gate: g, Challenge: w, Rules: rules, Upstream: upstream, Identity: identity,
-		Credentials: proxy.Credentials{
+		Credentials: door.Credentials{
 			SessionHeader: "Authorization", SessionCookie: "SESSION", ElevatedHeader: "x-elevated", MFAHeader: "x-mfa", ForwardSession: true,
 		},
 		Failed: func(kind string) { s.failed <- kind },

@@ -1,14 +1,12 @@
 package proxy
 
 import (
-	"errors"
 	"net/http"
-	"net/netip"
 	"strings"
 	"time"
 
 	"github.com/stepward/stepward/internal/canon"
-	"github.com/stepward/stepward/internal/framing"
+	"github.com/stepward/stepward/internal/door"
 	"github.com/stepward/stepward/internal/reason"
 )
 
@@ -21,9 +19,9 @@ type target struct {
 // receive reads the request strictly into x, and removes from r what must not reach the backend. It returns "" or why the
 // request cannot be judged.
 func (p *Proxy) receive(r *http.Request, x *exchange) reason.Reason {
-	x.trusted = p.trusts(r.RemoteAddr)
-	x.request.RequestID = requestID(r.Header, x.trusted)
-	x.request.Method = safeMethod(r.Method)
+	x.trusted = p.config.TrustedProxies.Trust(r.RemoteAddr)
+	x.request.RequestID = door.RequestID(r.Header, x.trusted)
+	x.request.Method = door.SafeMethod(r.Method)
 	if err := canon.Method(r.Method); err != nil {
 		return reason.AmbiguousRequest
 	}
@@ -35,10 +33,10 @@ func (p *Proxy) receive(r *http.Request, x *exchange) reason.Reason {
 		return reason.AmbiguousRequest
 	}
 	if err := p.config.Rules.Check(r.Header, r.Trailer); err != nil {
-		return framingReason(err)
+		return door.FramingReason(err)
 	}
 	if err := p.config.Rules.CheckQuery(x.target.RawQuery); err != nil {
-		return framingReason(err)
+		return door.FramingReason(err)
 	}
 	// A body that no method of these has a use for is not drained by some backends, which then read it as the next request.
 	if r.ContentLength != 0 && (r.Method == http.MethodGet || r.Method == http.MethodHead || r.Method == http.MethodOptions) {
@@ -69,56 +67,6 @@ func (p *Proxy) receive(r *http.Request, x *exchange) reason.Reason {
 }
 
 func noBody(int64) ([]byte, error) { return nil, nil }
-
-func framingReason(err error) reason.Reason {
-	if errors.Is(err, framing.ErrRepeated) || errors.Is(err, framing.ErrQuery) {
-		return reason.InvalidRequest
-	}
-	return reason.AmbiguousRequest
-}
-
-// safeMethod keeps what a client made up out of the decision log.
-func safeMethod(method string) string {
-	if canon.Method(method) != nil {
-		return "other"
-	}
-	return method
-}
-
-func (p *Proxy) trusts(peer string) bool {
-	if len(p.config.TrustedProxies) == 0 {
-		return false
-	}
-	address, err := netip.ParseAddrPort(peer)
-	if err != nil {
-		return false
-	}
-	ip := address.Addr().Unmap()
-	for _, network := range p.config.TrustedProxies {
-		if network.Contains(ip) {
-			return true
-		}
-	}
-	return false
-}
-
-// requestID is a trusted proxy's, if its form is good, or "".
-func requestID(h http.Header, trusted bool) string {
-	if values := h["X-Request-Id"]; trusted && len(values) == 1 && isRequestID(values[0]) {
-		return values[0]
-	}
-	return ""
-}
-
-func isRequestID(s string) bool {
-	for i := range len(s) {
-		c := s[i]
-		if (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && c != '-' && c != '_' && c != '.' {
-			return false
-		}
-	}
-	return len(s) >= 8 && len(s) <= 128
-}
 
 // asksForWebSocket reports whether the client asks for exactly a WebSocket (RFC 6455 section 4.1).
 func asksForWebSocket(r *http.Request) bool {

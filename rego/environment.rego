@@ -11,4 +11,6 @@ environment := object.union(
 # METADATA
 # description: |
 #   From this version on step-up replaces action-based MFA. "2026-04-01" means the same and would sort before it.
-step_up_in_force if replace(environment.minimum_api_version, "-", "_") >= "2026_04_01"
+step_up_in_force if has_step_up(environment.minimum_api_version)
+
+has_step_up(version) if replace(version, "-", "_") >= "2026_04_01"

@@ -31,26 +31,23 @@ proof := {} if {
 	not operation.deny
 }
 
-# "always" cannot be switched off.
 step_up if {
 	step_up_in_force
-	operation.always
+	asked_for
 }
 
-step_up if {
-	step_up_in_force
-	environment.step_up[operation_name]
-}
+# Whether the operation is asked for at a version that has step-up. "always" cannot be switched off.
+asked_for if operation.always
 
-step_up if {
-	step_up_in_force
+asked_for if environment.step_up[operation_name]
+
+asked_for if {
 	operation.by_default
 	not environment.step_up[operation_name] == false
 }
 
 # What was asked for below the version is asked for from it on: the configured actions carry over.
-step_up if {
-	step_up_in_force
+asked_for if {
 	operation.scopes
 	action_configured
 }

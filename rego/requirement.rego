@@ -9,14 +9,13 @@ package stepward
 # names the route, instead of refusing that route's users one by one.
 default requirement := {"deny": {"code": "undecided", "message": "The policy has no rule for this operation."}}
 
-requirement := object.union(proof, {
+requirement := object.union_n([proof, clients, {
 	"operation": operation_name,
 	"session": needs_session,
 	"device": device,
 	"minimum_api_version": environment.minimum_api_version,
-	"minimum_sdk": object.get(environment, "minimum_sdk", {}),
 	"release_on": object.get(operation, "release_on", []),
-})
+}])
 
 # METADATA
 # description: The name under which the request is judged and counted. A route's own, unless the body decides.

@@ -13,6 +13,8 @@ import (
 
 	lru "github.com/hashicorp/golang-lru/v2"
 	"golang.org/x/sync/singleflight"
+
+	"github.com/stepward/stepward/internal/fetch"
 )
 
 // KeysConfig says where one issuer's keys are and how long they are believed. Exactly one of URL and File is required, and
@@ -110,7 +112,7 @@ func NewKeys(c KeysConfig) (*Keys, error) {
 		}
 		return k, nil
 	}
-	u, err := checkURL(c.URL)
+	u, err := fetch.ParseURL(c.URL)
 	if err != nil {
 		return nil, fmt.Errorf("token: keys: url: %w", err)
 	}
@@ -386,7 +388,7 @@ func (k *Keys) attempt(ctx context.Context, due func() bool) error {
 	}
 	k.last.Store(&attempt{at: now, err: err})
 	if k.cfg.OnFetch != nil {
-		k.cfg.OnFetch(outcomeOf(err), now.Sub(began))
+		k.cfg.OnFetch(fetch.Outcome(err), now.Sub(began))
 	}
 	return err
 }
@@ -437,17 +439,6 @@ func keeps(set, old map[string]*key) bool {
 	return true
 }
 
-func outcomeOf(err error) string {
-	var fetch *fetchError
-	switch {
-	case err == nil:
-		return FetchOK
-	case errors.As(err, &fetch):
-		return fetch.outcome
-	}
-	return FetchInvalid
-}
-
 func (k *Keys) now() time.Time { return k.cfg.Now() }
 
 // where names the source in errors and logs: the file, or the address without its query, which may be a secret.
@@ -455,5 +446,5 @@ func (k *Keys) where() string {
 	if k.cfg.File != "" {
 		return k.cfg.File
 	}
-	return withoutQuery(k.cfg.URL)
+	return fetch.WithoutQuery(k.cfg.URL)
 }

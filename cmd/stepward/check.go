@@ -19,10 +19,10 @@ import (
 
 const defaultConfig = "stepward.yaml"
 
-// checkVerb reports all problems of configuration and policy at once. It opens no socket but those that fetch keys.
+// checkVerb reports all problems of configuration and policy at once. It opens no socket but those that fetch keys and environment settings.
 func checkVerb(ctx context.Context, c *call) error {
 	path := c.flags.String("config", defaultConfig, "configuration file")
-	offline := c.flags.Bool("offline", false, "do not fetch keys from jwks_url")
+	offline := c.flags.Bool("offline", false, "do not fetch keys from jwks_url and settings from environment.settings.url")
 	if err := c.parse(0); err != nil {
 		return err
 	}
@@ -36,6 +36,7 @@ func checkVerb(ctx context.Context, c *call) error {
 		}
 		if !*offline && len(problems) == 0 {
 			problems = append(problems, checkKeys(ctx, cfg)...)
+			problems = append(problems, checkSettings(ctx, cfg)...)
 		}
 	}
 	for _, p := range problems {
@@ -96,7 +97,7 @@ func checkAddress(cfg *config.Config) error {
 }
 
 func checkPolicy(ctx context.Context, cfg *config.Config) []string {
-	problems := policy.Check(ctx, policy.Config{FS: policyFiles(cfg.Policy.Path), EvalTimeout: cfg.Policy.EvalTimeout, Scopes: cfg.Elevated.Scopes})
+	problems := policy.Check(ctx, policyConfig(cfg))
 	if len(problems) == 0 {
 		return nil
 	}

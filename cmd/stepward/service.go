@@ -14,10 +14,12 @@ import (
 	"time"
 
 	"github.com/stepward/stepward/config"
+	"github.com/stepward/stepward/extauthz"
 	"github.com/stepward/stepward/internal/admin"
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
+	"github.com/stepward/stepward/internal/settings"
 	"github.com/stepward/stepward/internal/watch"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
@@ -33,12 +35,19 @@ type service struct {
 
 	watchers  []*watch.Watcher
 	policy    *policy.Engine
+	settings  *settings.Poller // nil where no environment follows its backend
 	keys      []*keySource
-	door      *listen.Server
+	door      *listen.Server // nil without an upstream: other proxies forward, and only ask here
+	asked     []server       // where they ask
 	admin     *listen.Server
 	decisions *decisionlog.Log
 	ledger    ledger.Store
 	proxy     *proxy.Proxy
+
+	extAuthz, forwardAuth net.Addr       // of the doors in asked; nil when closed
+	extAuthzListener      net.Listener   // until its door is made, which takes it over
+	forwardAuthDoor       *extauthz.HTTP // nil when closed
+	certificates          []reloader
 
 	madeLog, madeLedger string // files that were not there before
 
@@ -47,10 +56,37 @@ type service struct {
 	draining atomic.Bool
 
 	certificate atomic.Pointer[error] // of the last reload
+
+	unknownActions []string // told last; only the poller looks, which does one thing at a time
 }
 
-// Addr is where the door listens.
-func (s *service) Addr() net.Addr { return s.door.Addr() }
+// server is one listener, of whatever protocol.
+type server interface {
+	Addr() net.Addr
+	Serve() error
+	Shutdown(ctx context.Context) error
+}
+
+// servers are all that are open, the doors before the admin listener, which tells of their end.
+func (s *service) servers() []server {
+	var list []server
+	if s.door != nil {
+		list = append(list, s.door)
+	}
+	list = append(list, s.asked...)
+	if s.admin != nil {
+		list = append(list, s.admin)
+	}
+	return list
+}
+
+// Addr is where the reverse-proxy door listens, nil without one.
+func (s *service) Addr() net.Addr {
+	if s.door == nil {
+		return nil
+	}
+	return s.door.Addr()
+}
 
 // AdminAddr is where the admin listener listens.
 func (s *service) AdminAddr() net.Addr { return s.admin.Addr() }
@@ -62,14 +98,14 @@ func (s *service) serveDoor(w http.ResponseWriter, r *http.Request) {
 }
 
 // Run serves until ctx ends, then lets requests in flight finish and closes everything. It listens at once and is ready once
-// every issuer's keys are there, for which it waits jwks.start_wait.
+// every issuer's keys are there, for which it waits jwks.start_wait, and every environment's settings have been asked for.
 func (s *service) Run(ctx context.Context) error {
 	s.serving.Store(true)
 	s.announce()
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	var wg sync.WaitGroup
-	for _, listener := range []*listen.Server{s.door, s.admin} {
+	for _, listener := range s.servers() {
 		wg.Go(func() {
 			if err := listener.Serve(); err != nil {
 				cancel(err)
@@ -82,12 +118,15 @@ func (s *service) Run(ctx context.Context) error {
 	for _, w := range s.watchers {
 		wg.Go(func() { w.Run(ctx) })
 	}
+	if s.settings != nil {
+		wg.Go(func() { s.settings.Run(ctx) })
+	}
 	if err := waitForKeys(ctx, s.keys, s.config.JWKS.StartWait); err != nil && ctx.Err() == nil {
 		cancel(fmt.Errorf("%w; nothing can be verified without them", err))
-	} else if err == nil {
+	} else if err == nil && s.waitForSettings(ctx) {
 		s.started = true
-		s.log.Info("ready", "listen", s.Addr().String(), "admin", s.AdminAddr().String(), "upstream", s.config.Upstream.String(),
-			"policy_revision", s.policy.Snapshot().Revision(), "ledger", string(s.config.Ledger.Kind))
+		s.log.Info("ready", append(s.addresses(),
+			"policy_revision", s.policy.Snapshot().Revision(), "ledger", string(s.config.Ledger.Kind))...)
 	}
 	<-ctx.Done()
 	err := context.Cause(ctx)
@@ -99,6 +138,21 @@ func (s *service) Run(ctx context.Context) error {
 	return errors.Join(err, s.close())
 }
 
+// addresses are where each door listens.
+func (s *service) addresses() []any {
+	var list []any
+	if s.door != nil {
+		list = append(list, "listen", s.Addr().String(), "upstream", s.config.Upstream.String())
+	}
+	if s.extAuthz != nil {
+		list = append(list, "ext_authz", s.extAuthz.String())
+	}
+	if s.forwardAuth != nil {
+		list = append(list, "forward_auth", s.forwardAuth.String())
+	}
+	return append(list, "admin", s.AdminAddr().String())
+}
+
 // announce says what weakens this Stepward.
 func (s *service) announce() {
 	for _, w := range s.config.Warnings() {
@@ -106,6 +160,7 @@ func (s *service) announce() {
 	}
 	s.warnOfShadow()
 	s.warnOfFence()
+	s.warnOfActions()
 }
 
 // warnOfFence says why tokens that are good everywhere else are refused by a ledger that is new.
@@ -154,7 +209,9 @@ func (s *service) follow() error {
 	if c.Policy.WatchInterval > 0 {
 		add(c.Policy.WatchInterval, s.reloadPolicy, c.Policy.Path)
 	}
-	add(0, func(context.Context) { s.reloadCertificate() }, c.TLS.CertFile, c.TLS.KeyFile, c.TLS.ClientCAFile)
+	for _, t := range []config.TLS{c.TLS, c.ExtAuthz.TLS, c.ForwardAuth.TLS} {
+		add(0, func(context.Context) { s.reloadCertificates() }, t.CertFile, t.KeyFile, t.ClientCAFile)
+	}
 	var keyFiles []string
 	for _, issuers := range [][]config.Issuer{c.SessionIssuers(), c.ElevatedIssuers(), c.MFAIssuers()} {
 		for _, i := range issuers {
@@ -165,15 +222,18 @@ func (s *service) follow() error {
 	return errors.Join(errs...)
 }
 
-// Reload reads policy, keys in files and certificates again, and opens the decision log anew. What cannot be read, or does not
+// Reload reads policy, keys in files and certificates again, asks for environment settings, and opens the decision log anew. What cannot be read, or does not
 // pass its probe, stays as it was, and is logged.
 func (s *service) Reload(ctx context.Context) {
 	s.log.Info("reloading")
 	s.reloadPolicy(ctx)
-	s.reloadCertificate()
+	s.reloadCertificates()
 	s.reloadKeys(ctx)
 	if err := s.decisions.Reopen(); err != nil {
 		s.log.Error("decision log not reopened", "error", err)
+	}
+	if s.settings != nil {
+		s.settings.Poll(ctx)
 	}
 }
 
@@ -181,8 +241,15 @@ func (s *service) reloadPolicy(ctx context.Context) {
 	_ = s.policy.Reload(ctx) // policyReloaded is told
 }
 
-func (s *service) reloadCertificate() {
-	err := s.door.Reload()
+// reloader reads certificates again.
+type reloader interface{ Reload() error }
+
+func (s *service) reloadCertificates() {
+	var errs []error
+	for _, c := range s.certificates {
+		errs = append(errs, c.Reload())
+	}
+	err := errors.Join(errs...)
 	s.certificate.Store(&err)
 	if err != nil {
 		s.log.Error("certificate not reloaded; the last good one stays in use", "error", err)
@@ -203,13 +270,14 @@ func (s *service) checks() []admin.Check {
 	if s.draining.Load() {
 		list[0].Detail = "draining"
 	}
-	if s.config.TLS.CertFile != "" {
+	if c := s.config; c.TLS.CertFile+c.ExtAuthz.TLS.CertFile+c.ForwardAuth.TLS.CertFile != "" {
 		list = append(list, admin.Check{Name: "certificate", OK: true})
 		if err := s.certificate.Load(); err != nil && *err != nil {
 			list[1].Warning = "the last good one stays in use: " + (*err).Error()
 		}
 	}
 	list = append(list, s.policyCheck())
+	list = append(list, s.settingsChecks()...)
 	for _, source := range s.keys {
 		list = append(list, source.check())
 	}
@@ -281,18 +349,24 @@ func (s *service) drain() error {
 	s.log.Info("draining", "at_most", s.config.Limits.Drain.String())
 	ctx, cancel := context.WithTimeout(context.Background(), s.config.Limits.Drain)
 	defer cancel()
-	err := s.door.Shutdown(ctx)
-	return errors.Join(err, s.admin.Shutdown(ctx))
+	var errs []error
+	for _, listener := range s.servers() {
+		errs = append(errs, listener.Shutdown(ctx))
+	}
+	return errors.Join(errs...)
 }
 
 // close gives back what is open, the ledger before the log that its last outcomes go to. A start that failed leaves no file
 // behind that it made, unless there is something in it.
 func (s *service) close() error {
 	var errs []error
-	for _, listener := range []*listen.Server{s.door, s.admin} {
-		if listener != nil && !s.serving.Load() {
+	for _, listener := range s.servers() {
+		if !s.serving.Load() {
 			errs = append(errs, listener.Shutdown(context.Background())) // nothing was served, so nothing is waited for
 		}
+	}
+	if s.extAuthzListener != nil && !s.serving.Load() {
+		_ = s.extAuthzListener.Close() // its door may not have come to be
 	}
 	if s.proxy != nil {
 		s.proxy.CloseIdleConnections()

@@ -14,16 +14,13 @@ import (
 	"strings"
 	"time"
 
-	"github.com/stepward/stepward/challenge"
 	"github.com/stepward/stepward/config"
 	"github.com/stepward/stepward/gate"
 	"github.com/stepward/stepward/internal/admin"
 	"github.com/stepward/stepward/internal/decisionlog"
-	"github.com/stepward/stepward/internal/framing"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
 	"github.com/stepward/stepward/policy"
-	"github.com/stepward/stepward/proxy"
 	"github.com/stepward/stepward/token"
 )
 
@@ -39,6 +36,9 @@ func newService(ctx context.Context, cfg *config.Config, out outputs) (_ *servic
 		}
 	}()
 	if err := s.follow(); err != nil {
+		return nil, err
+	}
+	if err := s.openSettings(); err != nil {
 		return nil, err
 	}
 	if err := s.openPolicy(ctx); err != nil {
@@ -62,10 +62,11 @@ func newService(ctx context.Context, cfg *config.Config, out outputs) (_ *servic
 	if err != nil {
 		return nil, err
 	}
-	if s.proxy, err = s.newProxy(g); err != nil {
+	if err := s.openDoors(g); err != nil {
 		return nil, err
 	}
 	s.registerGauges(verify)
+	s.registerSettings()
 	return s, nil
 }
 
@@ -78,14 +79,20 @@ func newLogger(c config.Log, w io.Writer) *slog.Logger {
 	return slog.New(slog.NewTextHandler(w, options))
 }
 
+// policyConfig is how the policy is loaded, by run and check alike.
+func policyConfig(cfg *config.Config) policy.Config {
+	c := cfg.Policy
+	return policy.Config{
+		FS: policyFiles(c.Path), CacheSize: c.CacheSize, DisableCache: c.CacheSize == 0, EvalTimeout: c.EvalTimeout, Scopes: cfg.Elevated.Scopes,
+	}
+}
+
 func (s *service) openPolicy(ctx context.Context) (err error) {
-	c := s.config.Policy
-	s.policy, err = policy.New(ctx, policy.Config{
-		FS: policyFiles(c.Path), CacheSize: c.CacheSize, DisableCache: c.CacheSize == 0, EvalTimeout: c.EvalTimeout,
-		Scopes: s.config.Elevated.Scopes, OnReload: s.policyReloaded, OnCache: s.metrics.RequirementCache,
-	})
+	c := policyConfig(s.config)
+	c.Synced, c.OnReload, c.OnCache = s.knownSettings(), s.policyReloaded, s.metrics.RequirementCache
+	s.policy, err = policy.New(ctx, c)
 	if err != nil {
-		return inFolder(c.Path, err)
+		return inFolder(s.config.Policy.Path, err)
 	}
 	s.metrics.PolicyReload(nil, time.Now())
 	return nil
@@ -120,29 +127,54 @@ func (s *service) openKeys() (v verifiers, err error) {
 	return v, err
 }
 
+// listen opens the addresses. What answers there is made later, by openDoors.
 func (s *service) listen() (err error) {
 	c := s.config
-	door := listen.Config{
-		Field: "listen", Address: c.Listen, Handler: http.HandlerFunc(s.serveDoor), Logger: s.log,
-		ReadHeaderTimeout: c.Limits.ReadHeaderTimeout, IdleTimeout: c.Limits.IdleTimeout, ReadIdle: c.Limits.BodyIdle,
-		WriteIdle: c.Limits.WriteIdle, MaxHeaderBytes: int(c.Limits.MaxHeader), MaxConns: c.Limits.MaxConnections,
-	}
-	if c.TLS.CertFile != "" {
-		door.TLS = &listen.TLSConfig{
-			CertFile: c.TLS.CertFile, KeyFile: c.TLS.KeyFile, ClientCAFile: c.TLS.ClientCAFile, MinVersion: tls.VersionTLS12,
+	if c.Upstream != nil {
+		if s.door, err = listen.New(s.serverConfig("listen", c.Listen, c.TLS, s.serveDoor)); err != nil {
+			return err
 		}
-		if c.TLS.MinVersion == "TLS1.3" {
-			door.TLS.MinVersion = tls.VersionTLS13
-		}
+		s.certificates = append(s.certificates, s.door)
 	}
-	if s.door, err = listen.New(door); err != nil {
-		return err
+	if c.ForwardAuth.Listen != "" {
+		l, err := listen.New(s.serverConfig("forward_auth.listen", c.ForwardAuth.Listen, c.ForwardAuth.TLS, s.serveForwardAuth))
+		if err != nil {
+			return err
+		}
+		s.asked, s.certificates, s.forwardAuth = append(s.asked, l), append(s.certificates, l), l.Addr()
+	}
+	if c.ExtAuthz.Listen != "" {
+		if s.extAuthzListener, err = listen.Open("ext_authz.listen", c.ExtAuthz.Listen, c.Limits.MaxConnections); err != nil {
+			return err
+		}
+		s.extAuthz = s.extAuthzListener.Addr()
 	}
 	s.admin, err = listen.New(listen.Config{
 		Field: "admin.listen", Address: c.Admin.Listen, Logger: s.log,
 		Handler: admin.Handler(admin.Config{Checks: s.checks, Metrics: s.metrics.Handler()}),
 	})
 	return err
+}
+
+func (s *service) serverConfig(field, address string, t config.TLS, h http.HandlerFunc) listen.Config {
+	c := s.config
+	return listen.Config{
+		Field: field, Address: address, TLS: serverTLS(t), Handler: h, Logger: s.log,
+		ReadHeaderTimeout: c.Limits.ReadHeaderTimeout, IdleTimeout: c.Limits.IdleTimeout, ReadIdle: c.Limits.BodyIdle,
+		WriteIdle: c.Limits.WriteIdle, MaxHeaderBytes: int(c.Limits.MaxHeader), MaxConns: c.Limits.MaxConnections,
+	}
+}
+
+// serverTLS is nil for a server that speaks in the clear.
+func serverTLS(t config.TLS) *listen.TLSConfig {
+	if t.CertFile == "" {
+		return nil
+	}
+	files := &listen.TLSConfig{CertFile: t.CertFile, KeyFile: t.KeyFile, ClientCAFile: t.ClientCAFile, MinVersion: tls.VersionTLS12}
+	if t.MinVersion == "TLS1.3" {
+		files.MinVersion = tls.VersionTLS13
+	}
+	return files
 }
 
 func (s *service) openDecisions(out outputs) (err error) {
@@ -195,13 +227,14 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 		},
 		Client: gate.ClientConfig{
 			APIVersionHeader: c.Client.APIVersionHeader, SDKVersionHeader: c.Client.SDKVersionHeader,
+			SDKVersionClaim: c.Client.SDKVersionClaim, WalletSDKVersionHeader: c.Client.WalletSDKVersionHeader,
 			DenyUndeclared: c.Client.Undeclared == "deny",
 		},
 		Device: gate.DeviceConfig{
 			RegisteredScope: c.Device.RegisteredScope, UnregisteredScope: c.Device.UnregisteredScope,
 			AdditionalAuthScope: c.Device.AdditionalAuthScope,
 		},
-		Ledger: s.ledger, LedgerTimeout: c.LedgerOptions.ReserveTimeout, Leeway: c.Leeway,
+		Ledger: s.ledger, LedgerTimeout: c.LedgerOptions.ReserveTimeout, SpendBudget: c.ExtAuthz.SpendBudget, Leeway: c.Leeway,
 		DangerouslyPassUnmatched: c.UnmatchedRoutes == "dangerously_pass",
 		Record:                   s.decisions.Record, RecordIntent: c.DecisionLog.Blocking, Hash: s.decisions.Hash,
 		Observe: s.observe, Log: s.log,
@@ -215,64 +248,15 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 // observe counts one decision.
 func (s *service) observe(v *gate.Verdict, took time.Duration) {
 	s.metrics.Decision(v.Outcome(), string(v.Reason), v.Operation(), took)
-}
-
-func (s *service) newProxy(g *gate.Gate) (*proxy.Proxy, error) {
-	c := s.config
-	identity := proxy.Identity{
-		Subject: c.IdentityHeaders.Subject, Scopes: c.IdentityHeaders.Scopes,
-		DecisionID: c.IdentityHeaders.DecisionID, Environment: c.IdentityHeaders.Environment,
+	if v.Advised != "" {
+		s.metrics.SDKAdvice(v.SDKLabel)
 	}
-	rules, err := framing.New(framing.Config{
-		Tokens:          []string{c.Session.Header, c.Elevated.Header, c.MFA.Header},
-		Sensitive:       []string{c.Client.APIVersionHeader, c.Client.SDKVersionHeader, c.Environment.Header},
-		Identity:        []string{identity.Subject, identity.Scopes, identity.DecisionID, identity.Environment},
-		AllowUnderscore: c.UnderscoreHeaders,
-	})
-	if err != nil {
-		return nil, err
+	if v.Gap != nil {
+		s.metrics.ClientGap(v.SDKLabel, v.Operation())
 	}
-	words, err := s.newChallenge()
-	if err != nil {
-		return nil, err
+	if v.WouldNeed {
+		s.metrics.WouldChallenge(v.SDKLabel, v.Operation())
 	}
-	upstreamTLS, err := upstreamTLS(c.UpstreamTLS)
-	if err != nil {
-		return nil, err
-	}
-	return proxy.New(proxy.Config{
-		Gate: g, Challenge: words, Rules: rules,
-		Upstream: c.Upstream, UpstreamTLS: upstreamTLS,
-		DialTimeout: c.Limits.UpstreamDial, ResponseHeaderTimeout: c.Limits.UpstreamResponseHeader,
-		Credentials: proxy.Credentials{
-			SessionHeader: c.Session.Header, SessionCookie: c.Session.Cookie, ElevatedHeader: c.Elevated.Header, MFAHeader: c.MFA.Header,
-			ForwardSession: c.Session.Forward, ForwardElevated: c.Elevated.Forward, ForwardMFA: c.MFA.Forward,
-		},
-		Identity: identity, TrustedProxies: c.TrustedProxies,
-		MaxBody: int64(c.Limits.MaxBody), JudgedBody: c.Limits.BodyIdle, Stream: c.Limits.Stream,
-		Failed: s.metrics.UpstreamFailure, Log: s.log,
-	})
-}
-
-func (s *service) newChallenge() (*challenge.Writer, error) {
-	c := s.config
-	cc := challenge.Config{
-		Profile: challenge.Profile(c.Challenge.Profile), Realm: c.Challenge.Realm, TypeBase: c.Challenge.TypeBase, Domain: c.Challenge.Domain,
-		CORS:      challenge.CORS{AllowedOrigins: c.Challenge.CORS.AllowedOrigins, AllowCredentials: c.Challenge.CORS.AllowCredentials},
-		ACRValues: c.Challenge.ACRValues, Methods: c.Challenge.Methods, RetryAfter: c.Challenge.RetryAfter,
-		TokenHeader: c.Elevated.Header, MFAHeader: c.MFA.Header, SessionScope: c.Device.RegisteredScope,
-		Vary: []string{c.Elevated.Header, c.MFA.Header, c.Client.SDKVersionHeader, c.Client.APIVersionHeader},
-	}
-	if c.Challenge.VerifyURL != nil {
-		cc.VerifyURL = c.Challenge.VerifyURL.String()
-	}
-	if c.Challenge.ResourceMetadata != nil {
-		cc.ResourceMetadata = c.Challenge.ResourceMetadata.String()
-	}
-	if c.Session.Cookie != "" {
-		cc.Vary = append(cc.Vary, "Cookie")
-	}
-	return challenge.New(cc)
 }
 
 // upstreamTLS is how an https backend is verified; nil where the configuration adds nothing to the system's roots.

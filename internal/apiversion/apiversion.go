@@ -69,21 +69,31 @@ func ParseRelease(s string) (Release, error) {
 // Less reports whether r is older than s. Unknown is older than every release.
 func (r Release) Less(s Release) bool { return semver.Compare("v"+string(r), "v"+string(s)) < 0 }
 
-// SDK is a client library and its release.
+// SDK is a client library and its release. The zero value is an unknown one.
 type SDK struct {
 	Name    string // "WalletKit", "ClientSDK", …; "" when unknown
 	Release Release
 }
 
-// ParseSDK reads the SDK version header: "NS/<semver>", where a bare semver is WalletKit's (dynamic.md g). "" is unknown
-// and no error.
+// The names of Dynamic's libraries. The first two are their own words (SDK_NAMESPACE of @dynamic-labs-wallet/core); the third
+// is ours for that core itself, which declares a release without a name.
+const (
+	WalletKit = "WalletKit" // React, React Native, and what shows itself in the web view of Flutter, Kotlin and Swift apps
+	ClientSDK = "ClientSDK" // JavaScript
+	WalletSDK = "WalletSDK" // the wallet iframe's core
+)
+
+// ParseSDK reads how a client names its SDK, in the SDK version header and in the session claim sdkVersion: "NS/<semver>", where
+// a bare semver is WalletKit's, as parseNamespacedVersion of @dynamic-labs-wallet/core reads it (dynamic.md g). A name that is
+// neither of Dynamic's two stays what it is, although that function takes it for WalletKit's: a minimum of WalletKit says nothing
+// about another library. "" is unknown and no error.
 func ParseSDK(header string) (SDK, error) {
 	if header == "" {
 		return SDK{}, nil
 	}
 	name, release, ok := strings.Cut(header, "/")
 	if !ok {
-		name, release = "WalletKit", header
+		name, release = WalletKit, header
 	}
 	if !isName(name) {
 		return SDK{}, fmt.Errorf("sdk version %.32q: want a name and a release such as WalletKit/4.76.0", header)
@@ -93,6 +103,19 @@ func ParseSDK(header string) (SDK, error) {
 		return SDK{}, err
 	}
 	return SDK{Name: name, Release: r}, nil
+}
+
+// ParseWalletSDK reads the wallet SDK version header of the iframe: the bare release of its core, such as "1.0.99", which must
+// not be read as WalletKit's. "" is unknown and no error.
+func ParseWalletSDK(header string) (SDK, error) {
+	if header == "" {
+		return SDK{}, nil
+	}
+	r, err := ParseRelease(header)
+	if err != nil {
+		return SDK{}, err
+	}
+	return SDK{Name: WalletSDK, Release: r}, nil
 }
 
 func isName(s string) bool {

@@ -66,7 +66,17 @@ func TestSDKs(t *testing.T) {
 		{"ClientSDK/1.27.1", apiversion.SDK{Name: "ClientSDK", Release: "1.27.1"}, false},
 		{"WalletKit/5.0.0-alpha.1", apiversion.SDK{Name: "WalletKit", Release: "5.0.0-alpha.1"}, false},
 		{"4.76.0", apiversion.SDK{Name: "WalletKit", Release: "4.76.0"}, false},
+		{"4.76.0+abc", apiversion.SDK{Name: "WalletKit", Release: "4.76.0+abc"}, false},
+		{"4.76.0-alpha.1", apiversion.SDK{Name: "WalletKit", Release: "4.76.0-alpha.1"}, false},
+		{"WalletKit/5.0.0-alpha.1+b-2", apiversion.SDK{Name: "WalletKit", Release: "5.0.0-alpha.1+b-2"}, false},
+		{"Another-SDK/1.0.0", apiversion.SDK{Name: "Another-SDK", Release: "1.0.0"}, false},
+		{"walletkit/4.76.0", apiversion.SDK{Name: "walletkit", Release: "4.76.0"}, false},
 		{"", apiversion.SDK{}, false},
+		{"undefined", apiversion.SDK{}, true},
+		{"WalletKit", apiversion.SDK{}, true},
+		{"WalletKit/undefined", apiversion.SDK{}, true},
+		{"WalletKit/04.76.0", apiversion.SDK{}, true},
+		{"WalletKit/4.76.0, ClientSDK/1.27.1", apiversion.SDK{}, true},
 		{"ClientSDK/", apiversion.SDK{}, true},
 		{"/1.27.1", apiversion.SDK{}, true},
 		{"ClientSDK/v1.27.1", apiversion.SDK{}, true},
@@ -83,10 +93,32 @@ func TestSDKs(t *testing.T) {
 	}
 }
 
+// The iframe's core counts for itself: as WalletKit it would be older than every minimum.
+func TestTheWalletSDKIsNotWalletKit(t *testing.T) {
+	for _, c := range []struct {
+		header string
+		want   apiversion.SDK
+		bad    bool
+	}{
+		{"1.0.99", apiversion.SDK{Name: "WalletSDK", Release: "1.0.99"}, false},
+		{"1.0.99-rc.1+b", apiversion.SDK{Name: "WalletSDK", Release: "1.0.99-rc.1+b"}, false},
+		{"", apiversion.SDK{}, false},
+		{"WalletKit/4.76.0", apiversion.SDK{}, true},
+		{"undefined", apiversion.SDK{}, true},
+	} {
+		got, err := apiversion.ParseWalletSDK(c.header)
+		if got != c.want || (err != nil) != c.bad {
+			t.Errorf("%q: got %+v, %v", c.header, got, err)
+		}
+	}
+}
+
 func TestOrder(t *testing.T) {
 	for _, c := range []struct{ older, newer apiversion.Release }{
 		{"", "0.0.1"},
 		{"4.9.0", "4.76.0"},
+		{"4.76.0-alpha.1", "4.76.0"},
+		{"4.76.0-alpha.1+abc", "4.76.0"},
 		{"0.24.1-rc.1", "0.24.1"},
 		{"0.24.1-rc.2", "0.24.1-rc.10"},
 		{"4.76.0", "5.0.0-alpha.1"},
@@ -113,6 +145,11 @@ func FuzzHeaders(f *testing.F) {
 			again, err := apiversion.Parse(string(d.Version))
 			if err != nil || again != d.Version || len(again) != len("2026_04_01") {
 				t.Errorf("%q became %q, and that %q, %v", s, d.Version, again, err)
+			}
+		}
+		if core, err := apiversion.ParseWalletSDK(s); err == nil && core.Name != "" {
+			if kit, err := apiversion.ParseSDK(s); err != nil || kit.Name != apiversion.WalletKit || kit.Release != core.Release {
+				t.Errorf("%q is the release %q in one header and %+v, %v in the other", s, core.Release, kit, err)
 			}
 		}
 		sdk, err := apiversion.ParseSDK(s)

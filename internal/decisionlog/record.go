@@ -23,6 +23,9 @@ type Record struct {
 	Scopes       []string      `json:"required_scopes,omitempty"`
 	SDK          string        `json:"sdk,omitempty"`
 	SDKVersion   string        `json:"sdk_version,omitempty"`
-	Status       int           `json:"status,omitempty"` // the backend's, when it answered
+	SDKAdvised   string        `json:"sdk_advised,omitempty"` // the least release that its developers are advised to ship
+	SDKGap       bool          `json:"sdk_gap,omitempty"`     // the token is missing that this SDK is known not to attach here
+	WouldNeed    string        `json:"would_need,omitempty"`  // "step_up": passes, and would be challenged once the announced version is in force
+	Status       int           `json:"status,omitempty"`      // the backend's, when it answered
 	GateDuration time.Duration `json:"gate_ns,omitempty"`
 }

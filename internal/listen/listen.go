@@ -7,7 +7,6 @@ package listen
 import (
 	"cmp"
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -62,7 +61,7 @@ type Server struct {
 	name     string // for errors: field and address
 	http     *http.Server
 	listener *listener
-	tls      *certificates // nil without TLS
+	tls      *Certificates // nil without TLS
 }
 
 // New opens the address, so that one that is taken is an error here and not in the background. The caller must call Serve
@@ -79,7 +78,7 @@ func New(cfg Config) (*Server, error) {
 	s := &Server{name: name}
 	if cfg.TLS != nil {
 		var err error
-		if s.tls, err = newCertificates(*cfg.TLS); err != nil {
+		if s.tls, err = NewCertificates(*cfg.TLS); err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
@@ -106,7 +105,7 @@ func withDefaults(cfg Config) Config {
 	return cfg
 }
 
-func newHTTPServer(cfg Config, certs *certificates) *http.Server {
+func newHTTPServer(cfg Config, certs *Certificates) *http.Server {
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetHTTP2(certs != nil) // never h2c: an upgrade in clear text is a tunnel past the gate
@@ -122,12 +121,19 @@ func newHTTPServer(cfg Config, certs *certificates) *http.Server {
 		// ReadTimeout and WriteTimeout stay 0: they would cut long streams that move.
 	}
 	if certs != nil {
-		h.TLSConfig = &tls.Config{
-			MinVersion:         certs.files.MinVersion,
-			GetConfigForClient: certs.configFor,
-		}
+		h.TLSConfig = certs.Config()
 	}
 	return h
+}
+
+// Open listens on host:port or unix:///path for a server of another protocol than HTTP. Field is the key that the address came
+// from. Clients beyond maxConns wait in the kernel; one that takes no byte for a minute is cut.
+func Open(field, address string, maxConns int) (net.Listener, error) {
+	inner, err := open(address)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", field, address, err)
+	}
+	return newListener(inner, maxConns, time.Minute), nil
 }
 
 // open listens on host:port or unix:///path.
@@ -220,7 +226,7 @@ func (s *Server) Reload() error {
 	if s.tls == nil {
 		return nil
 	}
-	if err := s.tls.reload(); err != nil {
+	if err := s.tls.Reload(); err != nil {
 		return fmt.Errorf("%s: keeping the last good certificate: %w", s.name, err)
 	}
 	return nil

@@ -10,14 +10,15 @@ import (
 	"sync/atomic"
 )
 
-// certificates is what the files held when they were last good.
-type certificates struct {
+// Certificates is what the files held when they were last good.
+type Certificates struct {
 	files   TLSConfig
 	mu      sync.Mutex // one reload at a time, so that the newest read wins
 	current atomic.Pointer[tls.Config]
 }
 
-func newCertificates(files TLSConfig) (*certificates, error) {
+// NewCertificates reads the files.
+func NewCertificates(files TLSConfig) (*Certificates, error) {
 	if files.MinVersion == 0 {
 		files.MinVersion = tls.VersionTLS12
 	}
@@ -27,12 +28,12 @@ func newCertificates(files TLSConfig) (*certificates, error) {
 	if files.CertFile == "" || files.KeyFile == "" {
 		return nil, errors.New("tls: both a certificate and a key file are needed")
 	}
-	c := &certificates{files: files}
-	return c, c.reload()
+	c := &Certificates{files: files}
+	return c, c.Reload()
 }
 
-// reload builds a whole configuration before it swaps.
-func (c *certificates) reload() error {
+// Reload reads the files again. It builds a whole configuration before it swaps; on an error the last good one stays.
+func (c *Certificates) Reload() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	pair, err := tls.LoadX509KeyPair(c.files.CertFile, c.files.KeyFile)
@@ -67,6 +68,11 @@ func readPool(name string) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-func (c *certificates) configFor(*tls.ClientHelloInfo) (*tls.Config, error) {
+// Config is for a server's handshakes, each of which takes what is in force then.
+func (c *Certificates) Config() *tls.Config {
+	return &tls.Config{MinVersion: c.files.MinVersion, GetConfigForClient: c.configFor}
+}
+
+func (c *Certificates) configFor(*tls.ClientHelloInfo) (*tls.Config, error) {
 	return c.current.Load(), nil
 }

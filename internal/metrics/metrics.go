@@ -29,6 +29,11 @@ type Metrics struct {
 	hits       prometheus.Counter
 	misses     prometheus.Counter
 	upstream   *prometheus.CounterVec
+	advice     *prometheus.CounterVec
+	gaps       *prometheus.CounterVec
+	wouldNeed  *prometheus.CounterVec
+	polls      *prometheus.CounterVec
+	changes    *prometheus.CounterVec
 
 	// DecisionLogDropped counts records that were lost.
 	DecisionLogDropped prometheus.Counter
@@ -80,6 +85,26 @@ func New(version string) *Metrics {
 			Name: "stepward_upstream_failures_total",
 			Help: "Requests that the backend did not answer, by what is known (unreachable, unknown_outcome, client_gone).",
 		}, []string{"kind"}),
+		advice: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_sdk_advice_total",
+			Help: "Requests of SDKs that are older than the policy advises, by SDK.",
+		}, []string{"sdk"}),
+		gaps: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_client_gaps_total",
+			Help: "Requests without the elevated token that their SDK is known not to attach, by SDK and operation.",
+		}, []string{"sdk", "operation"}),
+		wouldNeed: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_would_challenge_total",
+			Help: "Requests that passed and would be challenged for step-up at the announced version, by SDK and operation.",
+		}, []string{"sdk", "operation"}),
+		polls: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_settings_polls_total",
+			Help: "Polls of environment settings, by outcome (ok, unreachable, status, invalid, refused, not_applied).",
+		}, []string{"outcome"}),
+		changes: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_settings_changes_total",
+			Help: "Changes of environment settings, by kind (first_seen, raised, lowered, loosened, changed, downgrade_refused).",
+		}, []string{"kind"}),
 		DecisionLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stepward_decision_log_dropped_total",
 			Help: "Decision records that were lost because the buffer was full or could not be written.",
@@ -96,11 +121,16 @@ func New(version string) *Metrics {
 		Help: "Looks into the requirement cache, by result (hit, miss).",
 	}, []string{"result"})
 	m.hits, m.misses = cache.WithLabelValues("hit"), cache.WithLabelValues("miss")
+	// A series that begins at 1 is no increase to Prometheus, and of these the first one matters.
+	for _, kind := range []string{"first_seen", "raised", "lowered", "loosened", "changed", "downgrade_refused"} {
+		m.changes.WithLabelValues(kind)
+	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
 	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
+		m.advice, m.gaps, m.wouldNeed, m.polls, m.changes,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -127,17 +157,40 @@ func (m *Metrics) Decision(outcome, reason, operation string, took time.Duration
 func (m *Metrics) newCounter(key decision) prometheus.Counter {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	label := key.operation
-	switch {
-	case m.operations[label]:
-	case len(m.operations) < maxOperations:
-		m.operations[label] = true
-	default: // not remembered under its own name: the map must not grow either
-		return m.decisions.WithLabelValues(key.outcome, key.reason, "other")
-	}
+	label := m.label(key.operation)
 	c := m.decisions.WithLabelValues(key.outcome, key.reason, label)
-	m.counters[key] = c
+	if label == key.operation { // not remembered under another name: the map must not grow either
+		m.counters[key] = c
+	}
 	return c
+}
+
+// label bounds the names of operations. The caller holds m.mu.
+func (m *Metrics) label(operation string) string {
+	switch {
+	case m.operations[operation]:
+	case len(m.operations) < maxOperations:
+		m.operations[operation] = true
+	default:
+		return "other"
+	}
+	return operation
+}
+
+// SDKAdvice counts one request of an SDK that is older than the policy advises. The caller bounds the names of SDKs, here and
+// below, to those that the policy's data knows.
+func (m *Metrics) SDKAdvice(sdk string) { m.advice.WithLabelValues(sdk).Inc() }
+
+// ClientGap counts one request without the token that its SDK is known not to attach.
+func (m *Metrics) ClientGap(sdk, operation string) { m.countFor(m.gaps, sdk, operation) }
+
+// WouldChallenge counts one request that passed and would not at the announced version.
+func (m *Metrics) WouldChallenge(sdk, operation string) { m.countFor(m.wouldNeed, sdk, operation) }
+
+func (m *Metrics) countFor(vec *prometheus.CounterVec, sdk, operation string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	vec.WithLabelValues(sdk, m.label(operation)).Inc()
 }
 
 // Ledger counts one operation of the ledger.
@@ -171,6 +224,12 @@ func (m *Metrics) RequirementCache(hit bool) {
 
 // UpstreamFailure counts one request without an answer.
 func (m *Metrics) UpstreamFailure(kind string) { m.upstream.WithLabelValues(kind).Inc() }
+
+// SettingsPoll counts one poll of one environment's settings.
+func (m *Metrics) SettingsPoll(outcome string) { m.polls.WithLabelValues(outcome).Inc() }
+
+// SettingsChange counts one change of an environment's settings, or one that was refused.
+func (m *Metrics) SettingsChange(kind string) { m.changes.WithLabelValues(kind).Inc() }
 
 // Gauge registers a value that is read when the metrics are.
 func (m *Metrics) Gauge(name, help string, labels map[string]string, read func() float64) {

@@ -34,6 +34,11 @@ func TestEverythingIsServed(t *testing.T) {
 	m.PolicyReload(errors.New("bad"), time.Unix(2000, 0))
 	m.RequirementCache(true)
 	m.UpstreamFailure("unreachable")
+	m.SDKAdvice("WalletKit")
+	m.ClientGap("ClientSDK", "credential.link")
+	m.WouldChallenge("other", "wallet.export")
+	m.SettingsPoll("refused")
+	m.SettingsChange("raised")
 	m.DecisionLogDropped.Inc()
 	m.InFlight.Set(3)
 	m.Gauge("stepward_ledger_entries", "Entries.", nil, func() float64 { return 7 })
@@ -49,6 +54,12 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_policy_loaded_timestamp_seconds 1000`,
 		`stepward_requirement_cache_total{result="hit"} 1`,
 		`stepward_upstream_failures_total{kind="unreachable"} 1`,
+		`stepward_sdk_advice_total{sdk="WalletKit"} 1`,
+		`stepward_client_gaps_total{operation="credential.link",sdk="ClientSDK"} 1`,
+		`stepward_would_challenge_total{operation="wallet.export",sdk="other"} 1`,
+		`stepward_settings_polls_total{outcome="refused"} 1`,
+		`stepward_settings_changes_total{kind="raised"} 1`,
+		`stepward_settings_changes_total{kind="downgrade_refused"} 0`,
 		`stepward_decision_log_dropped_total 1`,
 		`stepward_requests_in_flight 3`,
 		`stepward_ledger_entries 7`,
@@ -67,9 +78,13 @@ func TestOperationsAreBounded(t *testing.T) {
 	m := New("")
 	for i := range 10 * maxOperations {
 		m.Decision("allow", "none", fmt.Sprintf("op%d", i), time.Microsecond)
+		m.ClientGap("ClientSDK", fmt.Sprintf("op%d", i))
 	}
 	if n := testutil.CollectAndCount(m.decisions); n > maxOperations+1 {
 		t.Errorf("%d series", n)
+	}
+	if n := testutil.CollectAndCount(m.gaps); n > maxOperations+1 {
+		t.Errorf("%d series of gaps", n)
 	}
 	if len(m.counters) > maxOperations {
 		t.Errorf("%d counters are kept", len(m.counters))
