@@ -102,10 +102,22 @@ class Device {
     });
     tab.on("response", (response) => {
       const known = this.requests.find((r) => r.request === response.request());
-      if (known) known.status = response.status();
+      if (known) Object.assign(known, { response, status: response.status() });
       if (!isLoopback(response.url())) this.strays.push(response.url());
     });
     return tab;
+  }
+
+  // addAuthenticator plugs in an authenticator whose user is there, is willing and is who they say they are.
+  async addAuthenticator() {
+    const devtools = await this.context.newCDPSession(this.tab);
+    await devtools.send("WebAuthn.enable");
+    await devtools.send("WebAuthn.addVirtualAuthenticator", {
+      options: {
+        protocol: "ctap2", transport: "internal", hasResidentKey: true, hasUserVerification: true, isUserVerified: true,
+        automaticPresenceSimulation: true,
+      },
+    });
   }
 
   checkSurroundings() {
