@@ -39,6 +39,7 @@ func TestDynamicsSDK(t *testing.T) {
 		{"signin", asIs, same},
 		{"email", asIs, same},
 		{"gaps", asIs, same},
+		{"governed", asIs, same},
 		{"device", asIs, same},
 		// The second event takes longer than whoever waits for it would.
 		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, func(data string) string {

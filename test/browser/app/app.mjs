@@ -1,10 +1,10 @@
 // The wallet's page: Dynamic's own packages, set up as an app sets them up, within reach of the test's driver as window.app.
-// Nothing here knows Stepward. Three clients call the API:
+// Nothing here knows Stepward. Four clients call the API:
 //   call    the SDK's public functions (@dynamic-labs-sdk/client, pinned to sdk-api-core 0.0.1125)
 //   api     the SDK's own API client, which its extension packages use for endpoints without a function: same headers,
 //           tokens and errors
 //   wallet  what runs in Dynamic's iframe, which no test can load: the HTTP client of @dynamic-labs-wallet/core
-//   plain   sdk-api-core 0.40.0, the newest generated client, that knows nothing of the SDK's state
+//   plain   sdk-api-core 0.40.0, the newest generated client, which knows nothing of the SDK's state
 import * as sdk from "@dynamic-labs-sdk/client";
 import * as core from "@dynamic-labs-sdk/client/core";
 import * as waas from "@dynamic-labs-sdk/client/waas";
@@ -82,11 +82,11 @@ window.app = {
     return { ...result, unauthorized };
   },
 
-  plain: ({ headers = {}, token = client.token, stream = false }, method, request) =>
+  plain: ({ headers = {}, as = "value" }, method, request) =>
     told(async () => {
-      const api = new SDKApi(new Configuration({ basePath: apiBaseUrl, accessToken: () => token, headers }));
+      const api = new SDKApi(new Configuration({ basePath: apiBaseUrl, accessToken: () => client.token, headers }));
       const answer = await api[method + "Raw"]({ environmentId, ...request });
-      return stream ? events(answer.raw) : answer.value();
+      return { value: () => answer.value(), events: () => events(answer.raw), json: () => answer.raw.json() }[as]();
     }),
 
   state: () => ({

@@ -32,12 +32,12 @@ await tell(async (open) => {
   const token = await ann.call("getElevatedAccessToken", { scope: "wallet:sign" });
   const headers = { "x-dyn-elevated-access-token": token, Accept: "text/event-stream" };
   const request = { walletId, signMessageWithWaasRequest: { message: "68656c6c6f" } };
-  const events = await ann.plain({ headers, stream: true }, "signMessage", request);
+  const events = await ann.plain({ headers, as: "events" }, "signMessage", request);
   assert.deepEqual(events.map(({ event }) => event), ["room_created", "ceremony_complete"]);
   assert.match(events[1].data.signature, /^[0-9a-f]{128}$/);
 
   step("and is refused the same token a second time");
-  const again = await ann.refused("plain", { headers, stream: true }, "signMessage", request);
+  const again = await ann.refused("plain", { headers, as: "events" }, "signMessage", request);
   assert.deepEqual([again.status, again.body.code], [403, "elevated_access_token_consumed"]);
   assert.equal(await executions(call), 2);
   await ann.staysSignedIn(user);
