@@ -65,17 +65,17 @@ func asIs(*backend.Config) {}
 // wallet is a world with a web app, on an origin of its own, that talks to Stepward.
 type wallet struct {
 	*world
-	page string // the app's origin
-	api  string // Stepward's, once it runs
+	pages *httptest.Server // the app's
+	page  string           // their origin
+	api   string           // Stepward's, once it runs
 }
 
 func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	t.Helper()
-	w := &wallet{}
 	pages := http.NewServeMux()
-	server := httptest.NewServer(pages)
-	t.Cleanup(server.Close)
-	w.page = strings.Replace(server.URL, "127.0.0.1", "localhost", 1) // WebAuthn wants a name
+	w := &wallet{pages: httptest.NewUnstartedServer(pages)}
+	t.Cleanup(w.pages.Close)
+	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
 	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256"}, edit)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
@@ -95,7 +95,7 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	return w
 }
 
-// run starts Stepward, as a program, in front of a backend that answers preflights as every backend of a web app does.
+// run starts the app, and Stepward, as a program, in front of a backend that answers preflights as every backend of a web app does.
 func (w *wallet) run(lines ...string) {
 	w.t.Helper()
 	allow := cors.New(cors.Options{AllowedOrigins: []string{w.page}, AllowedHeaders: []string{"*"}, AllowedMethods: []string{
@@ -108,6 +108,7 @@ func (w *wallet) run(lines ...string) {
 		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
 		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256]}",
 			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix()))...).door
+	w.pages.Start()
 }
 
 // tell runs a scenario and fails with what it says went wrong.
