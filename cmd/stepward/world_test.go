@@ -62,9 +62,16 @@ func (b *buffer) String() string {
 
 func newWorld(t *testing.T, edits ...func(*backend.Config)) *world {
 	t.Helper()
+	return newWorldOf(t, issuer.Config{Audience: testAudience, Algorithm: "ES256"}, edits...)
+}
+
+// newWorldOf has an issuer of its own kind.
+func newWorldOf(t *testing.T, ic issuer.Config, edits ...func(*backend.Config)) *world {
+	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), stdout: new(buffer), stderr: new(buffer), answers: new(buffer)}
+	ic.Dir, ic.Environment = w.dir, testEnvironment
 	var err error
-	w.issuer, err = issuer.New(issuer.Config{Dir: w.dir, Environment: testEnvironment, Audience: testAudience, Algorithm: "ES256"})
+	w.issuer, err = issuer.New(ic)
 	if err != nil {
 		t.Fatal(err)
 	}

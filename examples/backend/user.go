@@ -11,7 +11,8 @@ import (
 func (b *Backend) settings(*http.Request) (any, error) {
 	return object{
 		"sdk":      object{"minApiVersion": b.cfg.MinimumAPIVersion, "multiWallet": true},
-		"security": object{"deviceRegistrationRequired": true, "mfa": object{"enabled": true}},
+		"security": object{"deviceRegistrationRequired": true, "mfa": object{"enabled": true, "actions": []any{}, "methods": []any{}}},
+		"chains":   []any{}, "kyc": []any{}, "design": object{}, "general": object{}, "privacy": object{},
 	}, nil
 }
 

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rs/cors"
+
+	"github.com/stepward/stepward/examples/backend"
+	"github.com/stepward/stepward/examples/issuer"
+	"github.com/stepward/stepward/internal/testkit"
+)
+
+// TestDynamicsSDK runs the SDK that wallets ship, @dynamic-labs-sdk/client, in a real Chromium against Stepward, the example
+// issuer and the example backend. What it does there, and what it must see, stands in test/browser/scenarios.
+func TestDynamicsSDK(t *testing.T) {
+	browser := must(filepath.Abs("../../test/browser"))
+	testkit.Part(t, "/usr/bin/chromium")
+	node := testkit.Part(t, "node")
+	testkit.Part(t, filepath.Join(browser, "node_modules/@dynamic-labs-sdk/client"))
+	app := t.TempDir()
+	if out, err := exec.CommandContext(t.Context(), node, filepath.Join(browser, "bundle.mjs"), app).CombinedOutput(); err != nil {
+		t.Fatalf("bundle: %v\n%s", err, out)
+	}
+	for _, s := range []struct {
+		name string // of its file
+		edit func(*backend.Config)
+		data func(string) string // edits the policy's data
+	}{
+		{"signin", asIs, same},
+		{"email", asIs, same},
+		{"gaps", asIs, same},
+		{"governed", asIs, same},
+		{"device", asIs, same},
+		// The second event takes longer than whoever waits for it would.
+		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, func(data string) string {
+			return strings.Replace(data, "step_up: {}", "step_up: {wallet.sign: true}", 1)
+		}},
+		{"old", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, func(data string) string {
+			return strings.Replace(data, "environments:\n", "environments:\n  "+testEnvironment+": {minimum_api_version: '2026_01_01'}\n", 1)
+		}},
+	} {
+		t.Run(s.name, func(t *testing.T) {
+			began := time.Now()
+			w := newWallet(t, app, s.edit)
+			w.copyPolicy(s.data)
+			w.run("policy: {path: policy}")
+			w.tell(node, filepath.Join(browser, "scenarios", s.name+".mjs"))
+			t.Logf("%s took %s", s.name, time.Since(began).Round(time.Millisecond))
+		})
+	}
+}
+
+func asIs(*backend.Config) {}
+
+// wallet is a world with a web app, on an origin of its own, that talks to Stepward.
+type wallet struct {
+	*world
+	pages *httptest.Server // the app's
+	page  string           // their origin
+	api   string           // Stepward's, once it runs
+}
+
+func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
+	t.Helper()
+	pages := http.NewServeMux()
+	w := &wallet{pages: httptest.NewUnstartedServer(pages)}
+	t.Cleanup(w.pages.Close)
+	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
+	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256"}, edit)
+
+	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
+	pages.HandleFunc("GET /{$}", func(out http.ResponseWriter, _ *http.Request) {
+		out.Header().Set("Content-Type", "text/html")
+		fmt.Fprintf(out, `<!doctype html><title>Wallet</title><link rel=icon href=data:>
+<script>settings = {apiBaseUrl: "%s/api/v0", environmentId: "%s"}</script><script type=module src=/app.js></script>`, w.api, testEnvironment)
+	})
+	// What a scenario knows otherwise than through the browser.
+	pages.HandleFunc("GET /world/mail", func(out http.ResponseWriter, r *http.Request) {
+		mail, _ := w.issuer.Mail(r.URL.Query().Get("to"))
+		_ = json.NewEncoder(out).Encode(mail)
+	})
+	pages.HandleFunc("GET /world/counts", func(out http.ResponseWriter, _ *http.Request) {
+		_ = json.NewEncoder(out).Encode(must(w.backend.Counts()))
+	})
+	return w
+}
+
+// run starts the app, and Stepward, as a program, in front of a backend that answers preflights as every backend of a web app does.
+func (w *wallet) run(lines ...string) {
+	w.t.Helper()
+	allow := cors.New(cors.Options{AllowedOrigins: []string{w.page}, AllowedHeaders: []string{"*"}, AllowedMethods: []string{
+		http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
+	}})
+	upstream := httptest.NewServer(allow.Handler(w.backend.Handler()))
+	w.t.Cleanup(upstream.Close)
+	w.api = "http://" + w.program(append(lines,
+		"upstream: "+upstream.URL,
+		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
+		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256]}",
+			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix()))...).door
+	w.pages.Start()
+}
+
+// tell runs a scenario and fails with what it says went wrong.
+func (w *wallet) tell(node, scenario string) {
+	w.t.Helper()
+	about := must(json.Marshal(map[string]string{"page": w.page, "api": w.api, "environment": testEnvironment}))
+	ctx, cancel := context.WithTimeout(w.t.Context(), 2*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, node, scenario, string(about))
+	var stderr bytes.Buffer
+	cmd.Stderr, cmd.WaitDelay = &stderr, 10*time.Second
+	out, err := cmd.Output()
+	for line := range strings.Lines(string(out)) {
+		var said struct {
+			Step, Failed      string
+			Requests, Console []string
+		}
+		switch err := json.Unmarshal([]byte(line), &said); {
+		case err != nil:
+			w.t.Errorf("the scenario says %q: %v", line, err)
+		case said.Failed != "":
+			w.t.Errorf("%s\nlast requests:\n  %s\nconsole:\n  %s", said.Failed, strings.Join(said.Requests, "\n  "), strings.Join(said.Console, "\n  "))
+		default:
+			w.t.Log(said.Step)
+		}
+	}
+	if err != nil && !w.t.Failed() || stderr.Len() > 0 {
+		w.t.Errorf("%s: %v\n%s", filepath.Base(scenario), err, &stderr)
+	}
+}

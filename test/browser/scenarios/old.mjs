@@ -1,0 +1,24 @@
+// The same app in an environment that stays below 2026_04_01.
+import { assert, executions, exportId, step, tell } from "../story.mjs";
+
+await tell(async (open) => {
+  const ann = await open();
+  assert.equal((await ann.state()).settings.sdk.minApiVersion, "2026_01_01");
+  const { user } = await ann.signIn("ann@example.com");
+
+  step("a credential is linked without a step-up");
+  assert.ok((await ann.call("registerTotpMfaDevice")).secret);
+  assert.equal((await ann.last("GET /users/mfa/register/totp")).headers["x-dyn-elevated-access-token"], undefined);
+  assert.equal(await executions("GET /users/mfa/register/totp"), 1);
+
+  step("a key is exported without one, as long as the user has no second factor");
+  const { walletId } = await ann.wallet("createWalletAccount", { chainName: "SVM", clientKeygenIds: ["one"] });
+  assert.ok((await ann.wallet("exportKey", { walletId, exportId: exportId() })).roomId);
+  assert.equal(await executions(`POST /waas/${walletId}/privateKey/export`), 1);
+
+  step("a step-up that an app asks for all the same is stored, and does no harm");
+  await ann.stepUpByEmail("ann@example.com", "wallet:export");
+  assert.ok((await ann.wallet("exportKey", { scope: "wallet:export", walletId, exportId: exportId() })).roomId);
+  assert.ok((await ann.last(`POST /waas/${walletId}/privateKey/export`)).headers["x-dyn-elevated-access-token"]);
+  await ann.staysSignedIn(user);
+});
