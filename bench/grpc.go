@@ -119,7 +119,7 @@ func (l *lab) ask(ctx context.Context, s *server, concurrency int) (result, erro
 	if err != nil {
 		return result{}, err
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	client := authv3.NewAuthorizationClient(conn)
 	question := &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
 		Method: "GET", Path: "/api/v0/sdk/" + environment + "/users", Host: "wallet.example", Scheme: "https", Protocol: "HTTP/1.1", Size: -1,

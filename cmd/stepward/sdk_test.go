@@ -85,7 +85,7 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	w := &wallet{pages: httptest.NewUnstartedServer(pages)}
 	t.Cleanup(w.pages.Close)
 	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
-	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) // of the app's own backend
+	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))                                      // of the app's own backend
 	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256", External: &issuer.External{
 		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
 	}}, edit)
