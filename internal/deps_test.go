@@ -73,6 +73,7 @@ var owners = map[string][]string{
 	"google.golang.org/grpc":                               {"extauthz"},
 	"github.com/envoyproxy/go-control-plane":               {"extauthz"},
 	"github.com/dunglas/httpsfv":                           {"challenge"},
+	"github.com/decred/dcrd/dcrec/secp256k1":               {"examples/issuer"},
 	"github.com/go-webauthn/webauthn":                      {"examples/issuer"},
 	"github.com/pquerna/otp":                               {"examples/issuer", "examples/demo"},
 	"google.golang.org/genproto/googleapis/rpc/errdetails": {"challenge", "extauthz"},
