@@ -39,6 +39,14 @@ export const ask = async (path, body) => {
   return answer.json();
 };
 
+// eventually waits for what does not happen at once.
+export const eventually = async (what, is) => {
+  for (const end = Date.now() + 20_000; !(await is()); ) {
+    if (Date.now() > end) assert.fail(`never: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+};
+
 // executions is how often the backend has seen a call, such as "GET /users", whatever it made of it.
 export const executions = async (call) => {
   const [method, path] = call.split(" ");
