@@ -42,6 +42,7 @@ func TestDynamicsSDK(t *testing.T) {
 		{"gaps", asIs, "{}"},
 		{"governed", asIs, "{}"},
 		{"device", asIs, "{}"},
+		{"outdated", asIs, "{}"},
 		// The second event takes longer than whoever waits for it would.
 		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, "{step_up: {wallet.sign: true}}"},
 		{"old", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, "{minimum_api_version: '2026_01_01'}"},
@@ -52,6 +53,9 @@ func TestDynamicsSDK(t *testing.T) {
 			w.environment(s.rules)
 			w.run("policy: {path: policy, watch_interval: 50ms}")
 			w.tell(node, filepath.Join(browser, "scenarios", s.name+".mjs"))
+			if all := w.stdout.String() + w.stderr.String() + w.file("decisions.jsonl"); strings.Contains(all, "eyJ") {
+				t.Errorf("a token is in what Stepward writes: %s", all)
+			}
 			t.Logf("%s took %s", s.name, time.Since(began).Round(time.Millisecond))
 		})
 	}
