@@ -39,6 +39,7 @@ func TestDynamicsSDK(t *testing.T) {
 	}{
 		{"signin", asIs, "{}"},
 		{"email", asIs, "{}"},
+		{"totp", asIs, "{}"},
 		{"gaps", asIs, "{}"},
 		{"governed", asIs, "{}"},
 		{"device", asIs, "{}"},

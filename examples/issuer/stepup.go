@@ -89,7 +89,8 @@ func (i *Issuer) stepUpCheck(r *http.Request, s session) (any, error) {
 	return answer, nil
 }
 
-// POST /users/mfa/auth/totp {id?, code, requestedScopes?}
+// POST /users/mfa/auth/totp {id?, code, requestedScopes?} steps up. To a user whose app is not proven yet its first code does
+// that instead: Dynamic's SDK has no other call for it.
 func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
 	var body struct {
 		ID              string   `json:"id"`
@@ -105,11 +106,21 @@ func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
 	n := s.next(user{})
 	err := i.change(s.User, func(_ *bolt.Tx, u *user) error {
 		d := u.totp(true)
+		if d == nil && len(body.RequestedScopes) == 0 && s.complete() {
+			d = u.totp(false)
+		}
 		if d == nil || body.ID != "" && body.ID != d.ID {
 			return errNoMFADevice
 		}
+		now := i.cfg.Now()
+		if err := d.accept(body.Code, now); err != nil {
+			return err
+		}
+		if d.VerifiedAt == nil {
+			d.VerifiedAt = &now
+		}
 		n.user = *u
-		return d.accept(body.Code, i.cfg.Now())
+		return nil
 	})
 	if err != nil {
 		return nil, err
