@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -153,7 +154,8 @@ func TestDefaults(t *testing.T) {
 			config.Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version",
 				SDKVersionClaim: "sdkVersion", WalletSDKVersionHeader: "x-dyn-wallet-sdk-version"}},
 		{"device", c.Device, config.Device{RegisteredScope: "user:basic", UnregisteredScope: "device:register",
-			AdditionalAuthScope: "requiresAdditionalAuth"}},
+			AdditionalAuthScope: "requiresAdditionalAuth", NonceLifetime: 24 * time.Hour}},
+		{"session.check", c.Session.Check, config.SessionCheck{Cache: 10 * time.Second, Timeout: 2 * time.Second}},
 		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond}},
 		{"unmatched_routes", c.UnmatchedRoutes, "deny"},
 		{"ledger", c.Ledger, config.Ledger{Kind: config.LedgerBolt, Path: "/var/lib/stepward/ledger.db"}},
@@ -447,6 +449,10 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 		{"settings with a password", settingsFrom("https://u:p@a.example/{environmentId}"), "environment.settings.url", "user name or password"},
 		{"a client authority without a certificate", "tls: {client_ca_file: ca.crt}\n", "tls.client_ca_file", "has no effect"},
 		{"a token in a header that is ours", "elevated: {header: Stepward-Token}\n", "elevated.header", "is removed from clients"},
+		{"a token in a device's header", "elevated: {header: X-Dynamic-Device-Registration-Token}\n", "elevated.header", "is a header of device registration"},
+		{"a fact in a device's header", "identity_headers: {subject: x-dynamic-device-nonce}\n", "identity_headers.subject", "is a header of device registration"},
+		{"an underscore name that is a device's", "underscore_headers: [x_dynamic_device_nonce]\n", "underscore_headers[0]", "X-Dynamic-Device-Nonce"},
+		{"a nonce that is forgotten at once", "device: {nonce_lifetime: 0}\n", "device.nonce_lifetime", "must be more than nothing"},
 		{"an environment in a proxy's header", "environment: {header: x-forwarded-env}\n",
 			"environment.header", "is removed from clients"},
 		{"an identity in place of the session", "session: {header: '', cookie: a}\nidentity_headers: {subject: authorization}\n",
@@ -643,4 +649,24 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("the secret is shown: %v", err)
 		}
 	})
+}
+
+func TestSessionCheck(t *testing.T) {
+	session := "session: {issuer: a, audience: b, jwks_file: k.json, check: {%s}}\nupstream: http://127.0.0.1:9000\n"
+	for _, check := range []string{"path: /session", "path: '/api/v0/sdk/{environmentId}/session', cache: 0, timeout: 1s"} {
+		if _, err := config.Parse("a.yaml", fmt.Appendf(nil, session, check), options()); err != nil {
+			t.Errorf("%s: %v", check, err)
+		}
+	}
+	for check, want := range map[string]string{
+		"path: session": "is not a path", "path: 'https://evil.example/session'": "is not a path", "path: '//evil.example/session'": "is not a path",
+		"path: '/a/../session'": "is not a path", "path: '/{environment}/session'": "is not a path", "path: '/x{environmentId}'": "is not a path",
+		"path: '/a?x={environmentId}'": "is not a path", "path: '/a%2Fb'": "is not a path", "path: '/a#b'": "is not a path", "path: '@evil.example/'": "is not a path",
+		"path: ''": "is empty", "path: /": "is not a path", "cache: 1s": "has no effect without session.check.path", "timeout: 1s": "has no effect without session.check.path",
+		"path: /session, timeout: 0": "must be more than nothing", "url: 'https://a.example'": "is not a key",
+	} {
+		if _, err := config.Parse("a.yaml", fmt.Appendf(nil, session, check), options()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want a problem that says %q", check, err, want)
+		}
+	}
 }

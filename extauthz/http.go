@@ -93,22 +93,17 @@ func (s *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	s.allow(w, a, m)
 }
 
-// allow says yes, with what the proxy is to change in the request. Facts that are not known are told as empty, so that a proxy
-// which copies them overwrites what the client wrote.
+// allow says yes, with what the proxy is to change in the request.
 func (s *HTTP) allow(w http.ResponseWriter, a *asked, m mode) {
-	remove, set := s.changes(a)
+	remove, set := s.changes(a, true)
 	h := w.Header()
-	for _, name := range s.Identity.Names() {
-		h[name] = []string{""}
-	}
-	for name, value := range set {
-		h[name] = []string{value}
-	}
-	if !m.removes {
-		delete(h, "Cookie") // an answer's is read by nobody
+	for _, f := range set {
+		h.Set(f.name, f.value)
 	}
 	if m.removes {
-		h.Set("X-Envoy-Auth-Headers-To-Remove", strings.Join(lowered(remove), ","))
+		h.Set("X-Envoy-Auth-Headers-To-Remove", strings.Join(remove, ","))
+	} else {
+		h.Del("Cookie") // an answer's is read by nobody
 	}
 	challenge.Inform(h, &a.verdict) // for a proxy that copies fields of this answer into the client's
 	h.Set("Cache-Control", "no-store")

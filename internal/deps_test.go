@@ -31,6 +31,8 @@ var allowed = map[string][]string{
 	"internal/settings":    {"internal/fetch"},
 	"internal/strictjson":  {},
 	"internal/watch":       {},
+	"internal/deviceproof": {},
+	"internal/standing":    {},
 
 	"config": {},
 	"rego":   {},
@@ -38,7 +40,7 @@ var allowed = map[string][]string{
 	"ledger": {},
 	"policy": {},
 
-	"gate":      {"token", "ledger", "policy", "internal/decisionlog", "internal/strictjson"},
+	"gate":      {"token", "ledger", "policy", "internal/decisionlog", "internal/strictjson", "internal/deviceproof", "internal/standing"},
 	"challenge": {"gate", "policy"},
 	"proxy":     {"gate", "challenge", "internal/door", "internal/framing"},
 	"extauthz":  {"gate", "challenge", "internal/door", "internal/framing"},
@@ -71,6 +73,7 @@ var owners = map[string][]string{
 	"google.golang.org/grpc":                               {"extauthz"},
 	"github.com/envoyproxy/go-control-plane":               {"extauthz"},
 	"github.com/dunglas/httpsfv":                           {"challenge"},
+	"github.com/go-webauthn/webauthn":                      {"examples/issuer"},
 	"github.com/pquerna/otp":                               {"examples/issuer", "examples/demo"},
 	"google.golang.org/genproto/googleapis/rpc/errdetails": {"challenge", "extauthz"},
 }

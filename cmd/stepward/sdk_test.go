@@ -3,6 +3,10 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -14,6 +18,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/golang-jwt/jwt/v5"
 	"github.com/rs/cors"
 
 	"github.com/stepward/stepward/examples/backend"
@@ -40,6 +45,9 @@ func TestDynamicsSDK(t *testing.T) {
 		{"signin", asIs, "{}"},
 		{"email", asIs, "{}"},
 		{"totp", asIs, "{}"},
+		{"recovery", asIs, "{}"},
+		{"passkey", asIs, "{}"},
+		{"external", asIs, "{}"},
 		{"gaps", asIs, "{}"},
 		{"governed", asIs, "{}"},
 		{"device", asIs, "{}"},
@@ -78,7 +86,10 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	w := &wallet{pages: httptest.NewUnstartedServer(pages)}
 	t.Cleanup(w.pages.Close)
 	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
-	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256"}, edit)
+	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))                                      // of the app's own backend
+	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256", External: &issuer.External{
+		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
+	}}, edit)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
 	pages.HandleFunc("GET /{$}", func(out http.ResponseWriter, _ *http.Request) {
@@ -90,6 +101,15 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	pages.HandleFunc("GET /world/mail", func(out http.ResponseWriter, r *http.Request) {
 		mail, _ := w.issuer.Mail(r.URL.Query().Get("to"))
 		_ = json.NewEncoder(out).Encode(mail)
+	})
+	pages.HandleFunc("POST /world/assertion", func(out http.ResponseWriter, r *http.Request) {
+		var about jwt.MapClaims
+		if err := json.NewDecoder(r.Body).Decode(&about); err != nil {
+			http.Error(out, err.Error(), http.StatusBadRequest)
+			return
+		}
+		about["iss"], about["jti"], about["exp"] = "https://backend.example", rand.Text(), time.Now().Add(time.Minute).Unix()
+		_ = json.NewEncoder(out).Encode(must(jwt.NewWithClaims(jwt.SigningMethodES256, about).SignedString(own)))
 	})
 	pages.HandleFunc("GET /world/counts", func(out http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(out).Encode(must(w.backend.Counts()))

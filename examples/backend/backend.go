@@ -105,7 +105,6 @@ func (b *Backend) Handler() http.Handler {
 	user("GET /users", b.getUser)
 	user("PUT /users", b.updateUser)
 	user("DELETE /users", b.deleteUser)
-	user("GET /users/passkeys", b.emptyList("passkeys"))
 	user("GET /businessAccounts", b.emptyList("businessAccounts"))
 	user("POST /businessAccounts/{id}/transferOwnership", b.transferOwnership)
 	user("POST /verify/link", b.linkWallet)

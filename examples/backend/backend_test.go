@@ -142,7 +142,7 @@ func TestPublicReadsNeedNobody(t *testing.T) {
 func TestEverythingElseNeedsASubject(t *testing.T) {
 	w := newWorld(t)
 	for _, call := range []string{
-		"GET /users", "PUT /users", "DELETE /users", "GET /users/passkeys", "GET /businessAccounts",
+		"GET /users", "PUT /users", "DELETE /users", "GET /businessAccounts",
 		"POST /businessAccounts/a/transferOwnership", "POST /verify/link", "POST /verify/unlink", "POST /waas/create",
 		"POST /waas/w/signMessage", "POST /waas/w/privateKey/export", "POST /waas/w/refresh", "GET /waas/byWalletAddress/a",
 		"DELETE /users/embeddedWallets/w/softDelete", "PUT /users/embeddedWallets/w/restore",

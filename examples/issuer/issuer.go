@@ -17,6 +17,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/go-webauthn/webauthn/webauthn"
 	bolt "go.etcd.io/bbolt"
 )
 
@@ -38,6 +39,10 @@ type Config struct {
 	SessionLifetime time.Duration
 	// Deliver, if set, gets every mail besides the mailbox that Mail reads. It is called by handlers, several at once.
 	Deliver func(Mail)
+	// External, if set, is the app's own backend, by whose tokens people sign in and step up.
+	External *External
+	// IntrospectionSecret is the bearer token of whoever may ask about MFA tokens; empty lets nobody.
+	IntrospectionSecret string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 	// Log gets what goes wrong inside; nil discards it.
@@ -49,6 +54,8 @@ type Issuer struct {
 	cfg  Config
 	db   *bolt.DB
 	keys atomic.Pointer[keyset]
+
+	relying *webauthn.WebAuthn
 
 	rotate sync.Mutex // held while a new key is made
 
@@ -81,6 +88,9 @@ func New(cfg Config) (*Issuer, error) {
 		return nil, fmt.Errorf("issuer: open %s: %w", cfg.Dir, err)
 	}
 	i := &Issuer{cfg: cfg, db: db, mail: map[string]Mail{}}
+	if i.relying, err = newRelyingParty(cfg.Audience); err != nil {
+		return nil, errors.Join(fmt.Errorf("issuer: %w", err), db.Close())
+	}
 	if err := i.start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("issuer: %w", err), db.Close())
 	}
@@ -135,7 +145,21 @@ func (i *Issuer) Handler() http.Handler {
 	session("POST", "/users/mfa/register/totp", i.finishTOTP)
 	session("DELETE", "/users/mfa/{id}", i.deleteMFA)
 
+	session("GET", "/users/mfa/recovery", i.listRecoveryCodes)
+	session("POST", "/users/mfa/recovery", i.renewRecoveryCodes)
+	session("GET", "/users/passkeys", i.listPasskeys)
+	session("GET", "/users/passkeys/register", i.beginPasskey)
+	session("POST", "/users/passkeys/register", i.finishPasskey)
+	session("GET", "/users/passkeys/authenticate", i.beginPasskeyAuth)
+	session("DELETE", "/users/passkeys", i.deletePasskey)
+
+	handle("POST", "/externalAuth/signin", i.signInExternally)
+	handle("POST", "/mfaTokens/introspect", i.introspect)
+
 	session("POST", "/stepUp/check", i.stepUpCheck)
+	session("POST", "/externalAuth/verify", i.stepUpExternally)
+	session("POST", "/users/mfa/auth/passkey", i.stepUpByPasskey)
+	session("POST", "/users/mfa/auth/recovery", i.stepUpByRecoveryCode)
 	session("POST", "/users/mfa/auth/totp", i.stepUpByTOTP)
 	session("POST", "/emailVerifications/verify", i.verifyEmail)
 	return mux

@@ -33,6 +33,7 @@ type verifyResponse struct {
 	MinifiedJWT         string `json:"minifiedJwt"`
 	ExpiresAt           int64  `json:"expiresAt"`
 	ElevatedAccessToken string `json:"elevatedAccessToken,omitempty"`
+	MFAToken            string `json:"mfaToken,omitempty"`
 }
 
 type sdkUser struct {
@@ -63,11 +64,12 @@ type newSession struct {
 	refresh  int64  // when that chain ends; zero for a new one
 	key      string
 	elevated string
+	mfa      string // the old MFA token
 }
 
 // respond signs a session token and says who it is for.
 func (i *Issuer) respond(n newSession) (verifyResponse, error) {
-	answer := verifyResponse{ElevatedAccessToken: n.elevated}
+	answer := verifyResponse{ElevatedAccessToken: n.elevated, MFAToken: n.mfa}
 	answer.User = sdkUser{ID: n.user.ID, Environment: i.cfg.Environment, NewUser: n.created, Scope: n.scope}
 	hashes := map[string]string{}
 	for _, c := range n.user.Emails {
@@ -76,7 +78,15 @@ func (i *Issuer) respond(n newSession) (verifyResponse, error) {
 			verifiedCredential{ID: c.ID, Format: "email", Email: c.Email, PublicIdentifier: c.Email, SignInEnabled: true})
 		hashes["email"] = hash(n.user.Emails[0].Email)
 	}
+	if n.user.External != "" {
+		answer.User.Credentials = append(answer.User.Credentials,
+			verifiedCredential{ID: n.user.ID, Format: "externalUser", PublicIdentifier: n.user.External, SignInEnabled: true})
+	}
+	for _, c := range n.user.secondFactors() {
+		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: c.Format, PublicIdentifier: c.ID})
+	}
 	token, err := i.SessionToken(n.user.ID, func(c map[string]any) {
+		c["verified_credentials"] = answer.User.Credentials
 		c["scope"] = n.scope
 		c["verifiedCredentialsHashes"] = hashes
 		if answer.User.Email != "" {

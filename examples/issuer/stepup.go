@@ -73,15 +73,7 @@ func (i *Issuer) stepUpCheck(r *http.Request, s session) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	// With a second factor enrolled, signing in anew is no longer a way to step up.
-	credentials := []stepUpCredential{}
-	if d := u.totp(true); d != nil {
-		credentials = append(credentials, stepUpCredential{ID: d.ID, Format: "totp"})
-	} else {
-		for _, c := range u.Emails {
-			credentials = append(credentials, stepUpCredential{ID: c.ID, Format: "email", Alias: c.Email})
-		}
-	}
+	credentials := u.stepUpCredentials()
 	answer := map[string]any{"isRequired": true, "credentials": credentials}
 	if len(credentials) > 0 {
 		answer["defaultCredentialId"] = credentials[0].ID
@@ -89,35 +81,52 @@ func (i *Issuer) stepUpCheck(r *http.Request, s session) (any, error) {
 	return answer, nil
 }
 
-// POST /users/mfa/auth/totp {id?, code, requestedScopes?} steps up. To a user whose app is not proven yet its first code does
-// that instead: Dynamic's SDK has no other call for it.
-func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
-	var body struct {
-		ID              string   `json:"id"`
-		Code            string   `json:"code"`
-		RequestedScopes []string `json:"requestedScopes"`
+// secondFactors are those that u has enrolled.
+func (u *user) secondFactors() []stepUpCredential {
+	list := []stepUpCredential{}
+	if d := u.totp(true); d != nil {
+		list = append(list, stepUpCredential{ID: d.ID, Format: "totp"})
 	}
-	if err := decode(r, &body); err != nil {
-		return nil, err
+	for _, p := range u.Passkeys {
+		list = append(list, stepUpCredential{ID: p.ID, Format: "passkey"})
 	}
-	if err := mayElevate(s, body.RequestedScopes); err != nil {
+	return list
+}
+
+// stepUpCredentials are what u can step up with. With a second factor enrolled, signing in anew is no longer a way.
+func (u *user) stepUpCredentials() []stepUpCredential {
+	list := u.secondFactors()
+	if len(list) > 0 {
+		return list
+	}
+	for _, c := range u.Emails {
+		list = append(list, stepUpCredential{ID: c.ID, Format: "email", Alias: c.Email})
+	}
+	return list
+}
+
+// stepUpRequest is what all step-ups can be asked for: an elevated token for scopes, or the old MFA token.
+type stepUpRequest struct {
+	RequestedScopes []string `json:"requestedScopes"`
+	CreateMFAToken  *struct {
+		SingleUse bool `json:"singleUse"`
+	} `json:"createMfaToken"`
+}
+
+// stepUp answers for a user who has proven a second factor, as prove says.
+func (i *Issuer) stepUp(s session, asked stepUpRequest, prove func(tx *bolt.Tx, u *user) error) (any, error) {
+	if err := mayElevate(s, asked.RequestedScopes); err != nil {
 		return nil, err
 	}
 	n := s.next(user{})
-	err := i.change(s.User, func(_ *bolt.Tx, u *user) error {
-		d := u.totp(true)
-		if d == nil && len(body.RequestedScopes) == 0 && s.complete() {
-			d = u.totp(false)
-		}
-		if d == nil || body.ID != "" && body.ID != d.ID {
-			return errNoMFADevice
-		}
-		now := i.cfg.Now()
-		if err := d.accept(body.Code, now); err != nil {
+	err := i.change(s.User, func(tx *bolt.Tx, u *user) (err error) {
+		if err := prove(tx, u); err != nil {
 			return err
 		}
-		if d.VerifiedAt == nil {
-			d.VerifiedAt = &now
+		if asked.CreateMFAToken != nil {
+			if n.mfa, err = i.mintMFAToken(tx, s, asked.CreateMFAToken.SingleUse); err != nil {
+				return err
+			}
 		}
 		n.user = *u
 		return nil
@@ -125,10 +134,43 @@ func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if n.elevated, err = i.elevate(s, body.RequestedScopes); err != nil {
+	if n.elevated, err = i.elevate(s, asked.RequestedScopes); err != nil {
 		return nil, err
 	}
 	return i.respond(n)
+}
+
+// POST /users/mfa/auth/totp {id?, code, requestedScopes?, createMfaToken?}. The first code of an app whose enrolment has begun
+// finishes that.
+func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
+	var body struct {
+		ID   string `json:"id"`
+		Code string `json:"code"`
+		stepUpRequest
+	}
+	if err := decode(r, &body); err != nil {
+		return nil, err
+	}
+	return i.stepUp(s, body.stepUpRequest, func(_ *bolt.Tx, u *user) error {
+		d := u.totp(true)
+		if begun := u.totp(false); begun != nil && begun.ID == body.ID && s.complete() {
+			d = begun
+		}
+		if d == nil || body.ID != "" && body.ID != d.ID {
+			return errNoMFADevice
+		}
+		if err := d.accept(body.Code, i.cfg.Now()); err != nil {
+			return err
+		}
+		if d.VerifiedAt == nil {
+			if len(body.RequestedScopes) > 0 || body.CreateMFAToken != nil {
+				return errNoMFADevice // what has only just been enrolled steps nobody up
+			}
+			now := i.cfg.Now()
+			d.VerifiedAt = &now
+		}
+		return nil
+	})
 }
 
 // POST /emailVerifications/verify {verificationUUID, verificationToken, requestedScopes?} has two meanings, as at Dynamic: with
@@ -146,8 +188,8 @@ func (i *Issuer) verifyEmail(r *http.Request, s session) (any, error) {
 	}
 	n := s.next(user{})
 	err := i.change(s.User, func(tx *bolt.Tx, u *user) error {
-		if len(body.RequestedScopes) > 0 && u.totp(true) != nil {
-			return fail(http.StatusForbidden, "mfa_required", "Use the registered MFA device")
+		if len(body.RequestedScopes) > 0 && u.hasSecondFactor() {
+			return errMFARequired
 		}
 		email, err := i.check(tx, body)
 		if err != nil {

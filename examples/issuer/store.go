@@ -21,6 +21,10 @@ const (
 	bucketVerification = "verification" // verificationUUID: verification
 	bucketDeviceTokens = "deviceTokens" // SHA-256 of the token in a device link: deviceToken
 	bucketNonces       = "nonces"       // nonce: its expiry
+	bucketCeremonies   = "ceremonies"   // user id/kind: ceremony
+	bucketExternal     = "external"     // subject of the app's backend: user id
+	bucketAssertions   = "assertions"   // SHA-256 of a jti: until when it would have been good
+	bucketMFATokens    = "mfaTokens"    // SHA-256 of the token: mfaToken
 	bucketRevoked      = "revoked"      // session id: until when its token could have been refreshed
 )
 
@@ -30,7 +34,14 @@ type user struct {
 	Emails  []credential `json:"emails"`
 	Devices []device     `json:"devices"`
 	MFA     []totpDevice `json:"mfa"`
+
+	Passkeys []passkey `json:"passkeys,omitempty"`
+	Recovery []string  `json:"recovery,omitempty"`
+	External string    `json:"external,omitempty"` // who the app's own backend says it is
 }
+
+// hasSecondFactor: then nothing else steps the user up.
+func (u *user) hasSecondFactor() bool { return len(u.secondFactors()) > 0 }
 
 type credential struct {
 	ID    string `json:"id"`
@@ -40,7 +51,7 @@ type credential struct {
 func (i *Issuer) makeBuckets() error {
 	return i.db.Update(func(tx *bolt.Tx) error {
 		for _, name := range []string{bucketMeta, bucketUsers, bucketEmails, bucketVerification, bucketDeviceTokens,
-			bucketNonces, bucketRevoked} {
+			bucketNonces, bucketCeremonies, bucketExternal, bucketAssertions, bucketMFATokens, bucketRevoked} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return fmt.Errorf("create bucket %s: %w", name, err)
 			}
@@ -137,9 +148,14 @@ type expiring struct {
 }
 
 // createUser returns the user with this address, and whether it had to be made.
-func createUser(tx *bolt.Tx, email string) (u user, created bool, err error) {
+func createUser(tx *bolt.Tx, email string) (user, bool, error) {
+	return createOwner(tx, bucketEmails, email, func(u *user) { u.Emails = []credential{{ID: newID(), Email: email}} })
+}
+
+// createOwner returns the user to whom a bucket says that something belongs, and whether it had to be made.
+func createOwner(tx *bolt.Tx, bucket, key string, give func(*user)) (u user, created bool, err error) {
 	var id string
-	known, err := get(tx, bucketEmails, email, &id)
+	known, err := get(tx, bucket, key, &id)
 	if err != nil {
 		return user{}, false, err
 	}
@@ -147,8 +163,9 @@ func createUser(tx *bolt.Tx, email string) (u user, created bool, err error) {
 		u, err = load(tx, id)
 		return u, false, err
 	}
-	u = user{ID: newID(), Emails: []credential{{ID: newID(), Email: email}}}
-	if err := put(tx, bucketEmails, email, u.ID); err != nil {
+	u = user{ID: newID()}
+	give(&u)
+	if err := put(tx, bucket, key, u.ID); err != nil {
 		return user{}, false, err
 	}
 	return u, true, put(tx, bucketUsers, u.ID, u)

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"github.com/stepward/stepward/internal/canon"
@@ -134,6 +135,19 @@ func (r *Rules) strip(when strip, names []string) {
 			r.stripped[fold(name)] = when
 		}
 	}
+}
+
+// Withheld are the names that never reach the backend, however trusted the peer: for doors where a proxy may know of fields
+// that it does not tell of.
+func (r *Rules) Withheld() []string {
+	var names []string
+	for name, when := range r.stripped {
+		if when == always {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // Error says which rule a request breaks. Its text is static: nothing of the request is in it.
