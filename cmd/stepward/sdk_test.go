@@ -9,6 +9,7 @@ import (
 	"crypto/rand"
 	"encoding/json"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
@@ -37,33 +38,33 @@ func TestDynamicsSDK(t *testing.T) {
 		t.Fatalf("bundle: %v\n%s", err, out)
 	}
 	for _, s := range []struct {
-		name string // of its file
-		edit func(*backend.Config)
-		data func(string) string // edits the policy's data
+		name  string // of its file
+		edit  func(*backend.Config)
+		rules string // of the environment, in the policy's data
 	}{
-		{"signin", asIs, same},
-		{"email", asIs, same},
-		{"gaps", asIs, same},
-		{"governed", asIs, same},
-		{"totp", asIs, same},
-		{"recovery", asIs, same},
-		{"passkey", asIs, same},
-		{"external", asIs, same},
-		{"device", asIs, same},
+		{"signin", asIs, "{}"},
+		{"email", asIs, "{}"},
+		{"totp", asIs, "{}"},
+		{"recovery", asIs, "{}"},
+		{"passkey", asIs, "{}"},
+		{"external", asIs, "{}"},
+		{"gaps", asIs, "{}"},
+		{"governed", asIs, "{}"},
+		{"device", asIs, "{}"},
+		{"outdated", asIs, "{}"},
 		// The second event takes longer than whoever waits for it would.
-		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, func(data string) string {
-			return strings.Replace(data, "step_up: {}", "step_up: {wallet.sign: true}", 1)
-		}},
-		{"old", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, func(data string) string {
-			return strings.Replace(data, "environments:\n", "environments:\n  "+testEnvironment+": {minimum_api_version: '2026_01_01'}\n", 1)
-		}},
+		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, "{step_up: {wallet.sign: true}}"},
+		{"old", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, "{minimum_api_version: '2026_01_01'}"},
 	} {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()
 			w := newWallet(t, app, s.edit)
-			w.copyPolicy(s.data)
-			w.run("policy: {path: policy}")
+			w.environment(s.rules)
+			w.run("policy: {path: policy, watch_interval: 50ms}")
 			w.tell(node, filepath.Join(browser, "scenarios", s.name+".mjs"))
+			if all := w.stdout.String() + w.stderr.String() + w.file("decisions.jsonl"); strings.Contains(all, "eyJ") {
+				t.Errorf("a token is in what Stepward writes: %s", all)
+			}
 			t.Logf("%s took %s", s.name, time.Since(began).Round(time.Millisecond))
 		})
 	}
@@ -113,7 +114,19 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	pages.HandleFunc("GET /world/counts", func(out http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(out).Encode(must(w.backend.Counts()))
 	})
+	pages.HandleFunc("POST /world/environment", func(out http.ResponseWriter, r *http.Request) {
+		w.environment(string(must(io.ReadAll(r.Body))))
+		_ = json.NewEncoder(out).Encode("written")
+	})
 	return w
+}
+
+// environment writes the shipped policy with these rules for the environment.
+func (w *wallet) environment(rules string) {
+	w.t.Helper()
+	w.copyPolicy(func(data string) string {
+		return strings.Replace(data, "\nenvironments:\n", "\nenvironments:\n  "+testEnvironment+": "+rules+"\n", 1)
+	})
 }
 
 // run starts the app, and Stepward, as a program, in front of a backend that answers preflights as every backend of a web app does.

@@ -39,14 +39,25 @@ export const ask = async (path, body) => {
   return answer.json();
 };
 
+// eventually waits for what does not happen at once.
+export const eventually = async (what, is) => {
+  for (const end = Date.now() + 20_000; !(await is()); ) {
+    if (Date.now() > end) assert.fail(`never: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+};
+
 // executions is how often the backend has seen a call, such as "GET /users", whatever it made of it.
 export const executions = async (call) => {
   const [method, path] = call.split(" ");
   return (await ask("/counts"))[`${method} ${prefix}${path}`] ?? 0;
 };
 
-// totp is the code that an authenticator app shows (RFC 6238), that many steps of 30 seconds from now.
-export const totp = (secret, steps = 0) => {
+// totp is the code that an authenticator app shows (RFC 6238), that many steps of 30 seconds from now. It waits for the next
+// one, as people do, rather than to take one that ends on its way.
+export const totp = async (secret, steps = 0) => {
+  const left = 30_000 - (Date.now() % 30_000);
+  if (left < 3_000) await new Promise((resolve) => setTimeout(resolve, left));
   const bits = [...secret.replace(/=+$/, "")].map((c) => "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567".indexOf(c).toString(2).padStart(5, "0")).join("");
   const key = Buffer.from(bits.match(/.{8}/g).map((byte) => parseInt(byte, 2)));
   const counter = Buffer.alloc(8);

@@ -1,5 +1,5 @@
 // The same app in an environment that stays below 2026_04_01.
-import { assert, executions, exportId, step, tell } from "../story.mjs";
+import { ask, assert, eventually, executions, exportId, isRefusal, step, tell } from "../story.mjs";
 
 await tell(async (open) => {
   const ann = await open();
@@ -20,5 +20,15 @@ await tell(async (open) => {
   await ann.stepUpByEmail("ann@example.com", "wallet:export");
   assert.ok((await ann.wallet("exportKey", { scope: "wallet:export", walletId, exportId: exportId() })).roomId);
   assert.ok((await ann.last(`POST /waas/${walletId}/privateKey/export`)).headers["x-dyn-elevated-access-token"]);
+  await ann.staysSignedIn(user);
+
+  step("the floor is raised while the app is open: its next calls are refused, and it steps up like any other");
+  await ask("/environment", { minimum_api_version: "2026_04_01" });
+  await eventually("a call is refused", () => ann.call("registerTotpMfaDevice").then(() => false, () => true));
+  const seen = await executions("GET /users/mfa/register/totp");
+  isRefusal(await ann.refused("call", "registerTotpMfaDevice"), "elevated_access_token_required");
+  assert.equal(await executions("GET /users/mfa/register/totp"), seen);
+  await ann.stepUpByEmail("ann@example.com", "credential:link");
+  assert.ok((await ann.call("registerTotpMfaDevice")).secret);
   await ann.staysSignedIn(user);
 });

@@ -10,7 +10,7 @@ await tell(async (open) => {
   step("a user with an authenticator app has recovery codes");
   await ann.stepUpByEmail(email, "credential:link");
   const { id: deviceId, secret } = await ann.call("registerTotpMfaDevice");
-  await ann.call("authenticateTotpMfaDevice", { code: totp(secret), deviceId });
+  await ann.call("authenticateTotpMfaDevice", { code: await totp(secret), deviceId });
   const { recoveryCodes } = await ann.call("getMfaRecoveryCodes");
   assert.ok(recoveryCodes.length > 1);
 

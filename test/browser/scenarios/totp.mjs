@@ -11,7 +11,7 @@ await tell(async (open) => {
   step("the app is enrolled after a step-up by e-mail; its first code proves it");
   await ann.stepUpByEmail(email, "credential:link");
   const { id: deviceId, secret } = await ann.call("registerTotpMfaDevice");
-  await ann.call("authenticateTotpMfaDevice", { code: totp(secret, -1), deviceId });
+  await ann.call("authenticateTotpMfaDevice", { code: await totp(secret, -1), deviceId });
   const devices = await ann.call("getMfaDevices");
   assert.deepEqual(devices.map(({ id, type, verified }) => ({ id, type, verified })), [{ id: deviceId, type: "totp", verified: true }]);
 
@@ -29,14 +29,14 @@ await tell(async (open) => {
   assert.equal(wrong.name, "MfaInvalidOtpError");
 
   step("a right one elevates; the export passes, once");
-  await ann.call("authenticateTotpMfaDevice", { code: totp(secret), deviceId, requestedScopes: ["wallet:export"] });
+  await ann.call("authenticateTotpMfaDevice", { code: await totp(secret), deviceId, requestedScopes: ["wallet:export"] });
   assert.ok((await ann.wallet("exportKey", { scope: "wallet:export", walletId, exportId: exportId() })).roomId);
   const key = { walletId, exportWaasWalletPrivateKeyRequest: { exportId: exportId() } };
   isRefusal(await ann.refused("api", { elevatedAccessTokenScope: "wallet:export" }, "exportPrivateKey", key), "elevated_access_token_required");
   assert.equal(await executions(exportCall), 1);
 
   step("the app is removed with a token for credential:unlink, beside which the SDK sends an empty x-mfa-auth-token");
-  await ann.call("authenticateTotpMfaDevice", { code: totp(secret, 1), deviceId, requestedScopes: ["credential:unlink"] });
+  await ann.call("authenticateTotpMfaDevice", { code: await totp(secret, 1), deviceId, requestedScopes: ["credential:unlink"] });
   await ann.call("deleteMfaDevice", { deviceId });
   const sent = await ann.last(`DELETE /users/mfa/${deviceId}`);
   assert.ok(sent.headers["x-dyn-elevated-access-token"]);
