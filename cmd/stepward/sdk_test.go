@@ -23,6 +23,7 @@ import (
 
 	"github.com/stepward/stepward/examples/backend"
 	"github.com/stepward/stepward/examples/issuer"
+	"github.com/stepward/stepward/examples/oidc"
 	"github.com/stepward/stepward/internal/testkit"
 )
 
@@ -48,6 +49,7 @@ func TestDynamicsSDK(t *testing.T) {
 		{"recovery", asIs, "{}"},
 		{"passkey", asIs, "{}"},
 		{"external", asIs, "{}"},
+		{"social", asIs, "{}"},
 		{"gaps", asIs, "{}"},
 		{"governed", asIs, "{}"},
 		{"device", asIs, "{}"},
@@ -78,6 +80,8 @@ type wallet struct {
 	pages *httptest.Server // the app's
 	page  string           // their origin
 	api   string           // Stepward's, once it runs
+
+	social *oidc.Provider
 }
 
 func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
@@ -87,9 +91,18 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	t.Cleanup(w.pages.Close)
 	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
 	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))                                      // of the app's own backend
-	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256", External: &issuer.External{
+	w.social = must(oidc.New(oidc.Config{Issuer: "https://social.example", ClientID: "wallet", ClientSecret: "secret"}))
+	network := httptest.NewServer(w.social.Handler())
+	t.Cleanup(network.Close)
+	withSocial := func(c *backend.Config) {
+		edit(c)
+		c.Providers = map[string]backend.Provider{"google": {AuthorizeURL: network.URL + "/authorize", ClientID: "wallet"}}
+	}
+	w.world = newWorldOf(t, issuer.Config{Social: map[string]issuer.Social{"google": {
+		Issuer: "https://social.example", TokenURL: network.URL + "/token", ClientID: "wallet", ClientSecret: "secret", Key: w.social.Key(),
+	}}, Audience: w.page, Algorithm: "ES256", External: &issuer.External{
 		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
-	}}, edit)
+	}}, withSocial)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
 	pages.HandleFunc("GET /{$}", func(out http.ResponseWriter, _ *http.Request) {
@@ -142,6 +155,7 @@ func (w *wallet) run(lines ...string) {
 		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
 		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256]}",
 			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix()))...).door
+	w.social.Allow(w.api + w.issuer.Prefix() + "/providers/google/redirect")
 	w.pages.Start()
 }
 

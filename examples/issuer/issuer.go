@@ -42,6 +42,8 @@ type Config struct {
 	Deliver func(Mail)
 	// External, if set, is the app's own backend, by whose tokens people sign in and step up.
 	External *External
+	// Social are OpenID providers by the name that paths have for them, such as google.
+	Social map[string]Social
 	// IntrospectionSecret is the bearer token of whoever may ask about MFA tokens; empty lets nobody.
 	IntrospectionSecret string
 	// Now is the clock; nil means time.Now.
@@ -156,6 +158,9 @@ func (i *Issuer) Handler() http.Handler {
 
 	handle("POST", "/smsVerifications/create", i.createSMSVerification)
 	handle("POST", "/smsVerifications/signin", i.signInBySMS)
+	handle("POST", "/providers/{providerType}/initAuth", i.beginSocial)
+	mux.HandleFunc("GET "+i.Prefix()+"/providers/{providerType}/redirect", i.returnFromSocial)
+	handle("POST", "/providers/{providerType}/signIn", i.signInBySocial)
 	handle("GET", "/nonce", i.getNonce)
 	handle("POST", "/verify", i.signInByWallet)
 	handle("POST", "/externalAuth/signin", i.signInExternally)
@@ -164,6 +169,7 @@ func (i *Issuer) Handler() http.Handler {
 	session("POST", "/stepUp/check", i.stepUpCheck)
 	session("POST", "/smsVerifications/verify", i.verifySMS)
 	session("POST", "/wallets/verify", i.stepUpByWallet)
+	session("POST", "/providers/{providerType}/verify", i.verifySocial)
 	session("POST", "/externalAuth/verify", i.stepUpExternally)
 	session("POST", "/users/mfa/auth/passkey", i.stepUpByPasskey)
 	session("POST", "/users/mfa/auth/recovery", i.stepUpByRecoveryCode)

@@ -89,6 +89,9 @@ func (i *Issuer) respond(n newSession) (verifyResponse, error) {
 	for _, c := range n.user.Wallets {
 		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: "blockchain", PublicIdentifier: c.Address, SignInEnabled: true})
 	}
+	for _, c := range n.user.Accounts {
+		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: "oauth", PublicIdentifier: c.Email, SignInEnabled: true})
+	}
 	for _, c := range n.user.secondFactors() {
 		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: c.Format, PublicIdentifier: c.ID})
 	}

@@ -108,6 +108,9 @@ func (u *user) stepUpCredentials() []stepUpCredential {
 	for _, c := range u.Wallets {
 		list = append(list, stepUpCredential{ID: c.ID, Format: "blockchain", Alias: c.Address})
 	}
+	for _, a := range u.Accounts {
+		list = append(list, stepUpCredential{ID: a.ID, Format: "oauth", Alias: a.Email})
+	}
 	if u.External != "" {
 		list = append(list, stepUpCredential{ID: u.ID, Format: "externalUser"})
 	}
