@@ -146,16 +146,19 @@ func (i *Issuer) proveSocial(r *http.Request, p socialProof) (socialAccount, err
 	return socialAccount{ID: newID(), Provider: name, Subject: claims.Subject, Email: claims.Email}, nil
 }
 
+// tokenClient goes where it is sent and nowhere else.
+var tokenClient = &http.Client{
+	Timeout: 5 * time.Second, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+}
+
 // exchange changes a code for an ID token.
 func (s Social) exchange(ctx context.Context, form url.Values) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, s.TokenURL, strings.NewReader(form.Encode()))
 	if err != nil {
 		return "", fmt.Errorf("token endpoint: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	res, err := http.DefaultClient.Do(req) //nolint:gosec // the address is the operator's
+	res, err := tokenClient.Do(req) //nolint:gosec // the address is the operator's
 	if err != nil {
 		return "", fmt.Errorf("token endpoint: %w", err)
 	}

@@ -126,7 +126,7 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) {
 	answer.Set("code", code)
 	answer.Set("state", q.Get("state"))
 	back.RawQuery = answer.Encode()
-	http.Redirect(w, r, back.String(), http.StatusSeeOther)
+	http.Redirect(w, r, back.String(), http.StatusSeeOther) //nolint:gosec // allowed has compared it with the list
 }
 
 // token changes a code for an ID token (RFC 6749 section 4.1.3, client_secret_post).
