@@ -175,9 +175,8 @@ func withTwins(names []string) []string {
 	return list
 }
 
-// answer is a refusal as the reverse-proxy door would write it.
+// answer is a refusal as the reverse-proxy door would write it, but for its status: challenge.Status knows it.
 type answer struct {
-	status int
 	header http.Header
 	body   []byte
 }
@@ -185,19 +184,24 @@ type answer struct {
 // Header, Write and WriteHeader are http.ResponseWriter's.
 func (a *answer) Header() http.Header { return a.header }
 
-func (a *answer) WriteHeader(status int) { a.status = status }
+func (a *answer) WriteHeader(int) {}
 
 func (a *answer) Write(p []byte) (int, error) {
 	a.body = append(a.body, p...)
 	return len(p), nil
 }
 
+// profileOf is the request's profile, or ours where it names none that there is.
+func (j *judge) profileOf(a *asked) challenge.Profile {
+	if j.Challenges[a.profile] == nil {
+		return j.Profile
+	}
+	return a.profile
+}
+
 // refuse words the refusal in the request's profile.
 func (j *judge) refuse(a *asked) *answer {
-	writer := j.Challenges[a.profile]
-	if writer == nil {
-		writer = j.Challenges[j.Profile]
-	}
+	writer := j.Challenges[j.profileOf(a)]
 	method := a.request.Method
 	if method == http.MethodHead { // whoever asked drops the body, and a length without one says nothing
 		method = http.MethodGet

@@ -205,11 +205,7 @@ func (s *GRPC) allowed(a *asked) *authv3.CheckResponse {
 }
 
 func (s *GRPC) denied(a *asked) *authv3.CheckResponse {
-	w := s.refuse(a)
-	profile := a.profile
-	if s.Challenges[profile] == nil {
-		profile = s.Profile
-	}
+	w, profile := s.refuse(a), s.profileOf(a)
 	// A gRPC caller's answer is HTTP 200, which Envoy makes by itself of any other status.
 	denied := &authv3.DeniedHttpResponse{
 		Status: &typev3.HttpStatus{Code: typev3.StatusCode(challenge.Status(profile, a.verdict.Reason))},

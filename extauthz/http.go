@@ -86,7 +86,8 @@ func (s *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer := s.refuse(a)
 		maps.Copy(w.Header(), answer.header)
 		w.Header().Del("Content-Length")
-		w.WriteHeader(m.status(answer.status))
+		// The answer's own status is no measure: a gRPC caller's refusal is HTTP 200, which whoever asked would take for a yes.
+		w.WriteHeader(m.status(challenge.Status(s.profileOf(a), a.verdict.Reason)))
 		_, _ = w.Write(answer.body) // whoever asked is gone
 		return
 	}
@@ -143,7 +144,13 @@ func (s *HTTP) read(a *asked, r *http.Request) (mode, reason.Reason) {
 		}
 		described[i] = values[0]
 	}
-	return m, s.receive(a, described[0], described[1], described[2], withoutConnection(r.Header))
+	if why := s.receive(a, described[0], described[1], described[2], withoutConnection(r.Header)); why != "" {
+		return m, why
+	}
+	if err := s.Rules.CheckTwins(r.Header); err != nil { // nobody would remove them
+		return m, door.FramingReason(err)
+	}
+	return m, ""
 }
 
 // onSocket reports whether a question came over a Unix socket, whose rights say who may ask.

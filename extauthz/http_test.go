@@ -117,6 +117,7 @@ func TestForwardAuthInEveryMode(t *testing.T) {
 				"no method":         described(mode, "", "/read"),
 				"an unknown method": described(mode, "get", "/read"),
 				"a body to judge":   described(mode, "POST", "/judged"),
+				"a fact's twin":     described(mode, "GET", "/read", "Stepward_Subject", "mallory"),
 			} {
 				if a := h.ask("GET", at, "", header); a.status != 403 && a.status != 400 {
 					t.Errorf("%s: %+v", name, a)

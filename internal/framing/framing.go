@@ -191,6 +191,17 @@ func (r *Rules) Check(header, trailer http.Header) error {
 	return nil
 }
 
+// CheckTwins refuses a field that can be read as one which Strip removes: Stepward_Subject, Stepward.Subject. It is for doors whose
+// asker forwards the client's header by itself, and can replace or remove fields by their exact names alone.
+func (r *Rules) CheckTwins(header http.Header) error {
+	for name := range header {
+		if !isPlain(name) && r.fate(fold(name)) != 0 {
+			return ErrTwin
+		}
+	}
+	return nil
+}
+
 func isConnectionOption(option string) bool {
 	for _, known := range _connectionOptions {
 		if strings.EqualFold(option, known) {
