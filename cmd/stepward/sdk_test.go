@@ -37,7 +37,7 @@ func TestDynamicsSDK(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), node, filepath.Join(browser, "bundle.mjs"), app).CombinedOutput(); err != nil {
 		t.Fatalf("bundle: %v\n%s", err, out)
 	}
-	for _, s := range []struct {
+	scenarios := []struct {
 		name  string // of its file
 		edit  func(*backend.Config)
 		rules string // of the environment, in the policy's data
@@ -55,7 +55,12 @@ func TestDynamicsSDK(t *testing.T) {
 		// The second event takes longer than whoever waits for it would.
 		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, "{step_up: {wallet.sign: true}}"},
 		{"old", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, "{minimum_api_version: '2026_01_01'}"},
-	} {
+		{"mfa", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, "{minimum_api_version: '2026_01_01', mfa_actions: [wallet.waas.export]}"},
+	}
+	if files := must(filepath.Glob(filepath.Join(browser, "scenarios/*.mjs"))); len(files) != len(scenarios) {
+		t.Errorf("%d scenarios are run, of %d files", len(scenarios), len(files))
+	}
+	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()
 			w := newWallet(t, app, s.edit)
@@ -87,9 +92,11 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	t.Cleanup(w.pages.Close)
 	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
 	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))                                      // of the app's own backend
-	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256", External: &issuer.External{
+	const secret = "whoever-asks-about-MFA-tokens"
+	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256", IntrospectionSecret: secret, External: &issuer.External{
 		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
 	}}, edit)
+	w.write("mfa.secret", secret)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
 	pages.HandleFunc("GET /{$}", func(out http.ResponseWriter, _ *http.Request) {
@@ -139,6 +146,7 @@ func (w *wallet) run(lines ...string) {
 	w.t.Cleanup(upstream.Close)
 	w.api = "http://" + w.program(append(lines,
 		"upstream: "+upstream.URL,
+		"mfa: {introspection: {url: "+w.origin.URL+w.issuer.Prefix()+"/mfaTokens/introspect, bearer_file: mfa.secret}}",
 		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
 		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256]}",
 			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix()))...).door
