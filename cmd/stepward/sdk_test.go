@@ -148,7 +148,7 @@ func (w *wallet) run(lines ...string) {
 		"upstream: "+upstream.URL,
 		"mfa: {introspection: {url: "+w.origin.URL+w.issuer.Prefix()+"/mfaTokens/introspect, bearer_file: mfa.secret}}",
 		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
-		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256]}",
+		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s}}",
 			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix()))...).door
 	w.pages.Start()
 }
