@@ -65,7 +65,7 @@ func TestDynamicsSDK(t *testing.T) {
 			began := time.Now()
 			w := newWallet(t, app, s.edit)
 			w.environment(s.rules)
-			w.run("policy: {path: policy, watch_interval: 50ms}")
+			w.run()
 			w.tell(node, filepath.Join(browser, "scenarios", s.name+".mjs"))
 			if all := w.stdout.String() + w.stderr.String() + w.file("decisions.jsonl"); strings.Contains(all, "eyJ") {
 				t.Errorf("a token is in what Stepward writes: %s", all)
@@ -137,19 +137,22 @@ func (w *wallet) environment(rules string) {
 }
 
 // run starts the app, and Stepward, as a program, in front of a backend that answers preflights as every backend of a web app does.
-func (w *wallet) run(lines ...string) {
+func (w *wallet) run() {
 	w.t.Helper()
 	allow := cors.New(cors.Options{AllowedOrigins: []string{w.page}, AllowedHeaders: []string{"*"}, AllowedMethods: []string{
 		http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 	}})
 	upstream := httptest.NewServer(allow.Handler(w.backend.Handler()))
 	w.t.Cleanup(upstream.Close)
-	w.api = "http://" + w.program(append(lines,
+	w.api = "http://" + w.program(
+		// With a browser and the race detector beside it an evaluation may take longer than anybody waits in production.
+		"policy: {path: policy, watch_interval: 50ms, eval_timeout: 10s}",
+		"ledger_options: {reserve_timeout: 10s}",
 		"upstream: "+upstream.URL,
 		"mfa: {introspection: {url: "+w.origin.URL+w.issuer.Prefix()+"/mfaTokens/introspect, bearer_file: mfa.secret}}",
 		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
-		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s}}",
-			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix()))...).door
+		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s, timeout: 10s}}",
+			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix())).door
 	w.pages.Start()
 }
 
