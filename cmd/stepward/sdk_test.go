@@ -38,7 +38,7 @@ func TestDynamicsSDK(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), node, filepath.Join(browser, "bundle.mjs"), app).CombinedOutput(); err != nil {
 		t.Fatalf("bundle: %v\n%s", err, out)
 	}
-	for _, s := range []struct {
+	scenarios := []struct {
 		name  string // of its file
 		edit  func(*backend.Config)
 		rules string // of the environment, in the policy's data
@@ -57,12 +57,17 @@ func TestDynamicsSDK(t *testing.T) {
 		// The second event takes longer than whoever waits for it would.
 		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, "{step_up: {wallet.sign: true}}"},
 		{"old", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, "{minimum_api_version: '2026_01_01'}"},
-	} {
+		{"mfa", func(c *backend.Config) { c.MinimumAPIVersion = "2026_01_01" }, "{minimum_api_version: '2026_01_01', mfa_actions: [wallet.waas.export]}"},
+	}
+	if files := must(filepath.Glob(filepath.Join(browser, "scenarios/*.mjs"))); len(files) != len(scenarios) {
+		t.Errorf("%d scenarios are run, of %d files", len(scenarios), len(files))
+	}
+	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()
 			w := newWallet(t, app, s.edit)
 			w.environment(s.rules)
-			w.run("policy: {path: policy, watch_interval: 50ms}")
+			w.run()
 			w.tell(node, filepath.Join(browser, "scenarios", s.name+".mjs"))
 			if all := w.stdout.String() + w.stderr.String() + w.file("decisions.jsonl"); strings.Contains(all, "eyJ") {
 				t.Errorf("a token is in what Stepward writes: %s", all)
@@ -91,6 +96,7 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	t.Cleanup(w.pages.Close)
 	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
 	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))                                      // of the app's own backend
+	const secret = "whoever-asks-about-MFA-tokens"
 	w.social = must(oidc.New(oidc.Config{Issuer: "https://social.example", ClientID: "wallet", ClientSecret: "secret"}))
 	network := httptest.NewServer(w.social.Handler())
 	t.Cleanup(network.Close)
@@ -100,9 +106,10 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	}
 	w.world = newWorldOf(t, issuer.Config{Social: map[string]issuer.Social{"google": {
 		Issuer: "https://social.example", TokenURL: network.URL + "/token", ClientID: "wallet", ClientSecret: "secret", Key: w.social.Key(),
-	}}, Audience: w.page, Algorithm: "ES256", External: &issuer.External{
+	}}, Audience: w.page, Algorithm: "ES256", IntrospectionSecret: secret, External: &issuer.External{
 		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
 	}}, withSocial)
+	w.write("mfa.secret", secret)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
 	pages.HandleFunc("GET /{$}", func(out http.ResponseWriter, _ *http.Request) {
@@ -143,18 +150,22 @@ func (w *wallet) environment(rules string) {
 }
 
 // run starts the app, and Stepward, as a program, in front of a backend that answers preflights as every backend of a web app does.
-func (w *wallet) run(lines ...string) {
+func (w *wallet) run() {
 	w.t.Helper()
 	allow := cors.New(cors.Options{AllowedOrigins: []string{w.page}, AllowedHeaders: []string{"*"}, AllowedMethods: []string{
 		http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete,
 	}})
 	upstream := httptest.NewServer(allow.Handler(w.backend.Handler()))
 	w.t.Cleanup(upstream.Close)
-	w.api = "http://" + w.program(append(lines,
+	w.api = "http://" + w.program(
+		// With a browser and the race detector beside it an evaluation may take longer than anybody waits in production.
+		"policy: {path: policy, watch_interval: 50ms, eval_timeout: 10s}",
+		"ledger_options: {reserve_timeout: 10s}",
 		"upstream: "+upstream.URL,
+		"mfa: {introspection: {url: "+w.origin.URL+w.issuer.Prefix()+"/mfaTokens/introspect, bearer_file: mfa.secret}}",
 		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
-		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256]}",
-			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix()))...).door
+		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s, timeout: 10s}}",
+			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix())).door
 	w.social.Allow(w.api + w.issuer.Prefix() + "/providers/google/redirect")
 	w.pages.Start()
 }

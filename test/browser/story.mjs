@@ -93,6 +93,8 @@ class Device {
 
   async start(url = world.page + "/") {
     this.tab ??= await this.#watched();
+    // Whoever leaves a page cuts off what it is asking, and the SDK complains.
+    await eventually("all is answered", () => this.requests.every(({ status, failed }) => status ?? failed));
     await this.tab.goto(url);
     await this.tab.evaluate(() => window.app.ready());
   }
@@ -108,8 +110,12 @@ class Device {
       if (origin !== world.api) return;
       this.requests.push({
         request, method: request.method(), path: pathname.replace(prefix, ""), url: request.url(), headers: request.headers(),
-        toJSON() { return `${this.method} ${this.path} -> ${this.status}`; },
+        toJSON() { return `${this.method} ${this.path} -> ${this.status ?? this.failed}`; },
       });
+    });
+    tab.on("requestfailed", (request) => {
+      const known = this.requests.find((r) => r.request === request);
+      if (known) known.failed = request.failure().errorText;
     });
     tab.on("response", (response) => {
       const known = this.requests.find((r) => r.request === response.request());

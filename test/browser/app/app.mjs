@@ -65,18 +65,19 @@ window.app = {
   api: (options, method, request) => told(() => core.createApiClient(options, client)[method]({ environmentId, ...request })),
 
   // The SDK hands the wanted token to its iframe, whose client sends it.
-  wallet: async (method, { scope, ...request }) => {
+  wallet: async (method, { scope, mfa, ...request }) => {
     const unauthorized = [];
     const wallets = new DynamicApiClient({
       environmentId, authToken: client.token, baseApiUrl: new URL(apiBaseUrl).origin, sdkVersion: "ClientSDK/" + core.getCore(client).version,
       onUnauthorized: () => unauthorized.push(method),
     });
     const elevatedAccessToken = scope && sdk.getElevatedAccessToken({ scope });
+    const mfaToken = mfa && sdk.consumeMfaToken();
     const ceremony = new Promise((resolve) => {
       request.onCeremonyComplete = (address, walletId) => resolve({ address, walletId });
     });
     const result = await told(async () => {
-      const room = await wallets[method]({ ...request, elevatedAccessToken, dynamicRequestId: crypto.randomUUID() });
+      const room = await wallets[method]({ ...request, elevatedAccessToken, mfaToken, dynamicRequestId: crypto.randomUUID() });
       return ceremonies.includes(method) ? { ...room, ...(await ceremony) } : room;
     });
     return { ...result, unauthorized };

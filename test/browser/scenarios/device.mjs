@@ -1,5 +1,5 @@
 // A second device has to be registered by the link in a mail, is listed, and can be forgotten.
-import { ask, assert, executions, isRefusal, step, tell, world } from "../story.mjs";
+import { ask, assert, eventually, executions, isRefusal, step, tell, world } from "../story.mjs";
 
 await tell(async (open) => {
   const email = "ann@example.com";
@@ -46,12 +46,17 @@ await tell(async (open) => {
   const devices = await laptop.call("getRegisteredDevices");
   assert.deepEqual(devices.map(({ isCurrentDevice }) => isCurrentDevice), [false, true]);
 
-  step("a device that is forgotten by another one is signed out of nothing but its own session");
+  step("the session of a device that another one forgets is over; the iframe's client tells the SDK to sign out, the SDK itself waits");
+  const { walletId } = await phone.wallet("createWalletAccount", { chainName: "SVM", clientKeygenIds: ["one"] });
   await laptop.call("revokeRegisteredDevice", { deviceRegistrationId: devices[0].id });
   assert.equal((await laptop.call("getRegisteredDevices")).length, 1);
   await laptop.staysSignedIn(user);
-  const lost = await phone.refused("call", "refreshAuth");
-  assert.deepEqual([lost.isAPIError, lost.status], [true, 401]);
+  await eventually("the phone is refused", () => phone.call("refreshUser").then(() => false, () => true));
+  const lost = await phone.refused("call", "refreshUser");
+  assert.deepEqual([lost.name, lost.status, lost.code], ["APIError", 401, "session_invalid"]);
+  assert.deepEqual((await phone.state()).logouts, []);
+  const signing = await phone.refused("wallet", "signMessage", { walletId, message: "68656c6c6f" });
+  assert.deepEqual(signing.unauthorized, ["signMessage"]);
 
   step("a device that forgets itself is signed out by the SDK");
   laptop.expected.push(/Failed to revoke session APIError: Unauthorized/); // it revokes once more, with the session that ended

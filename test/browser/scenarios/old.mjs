@@ -11,7 +11,7 @@ await tell(async (open) => {
   assert.equal((await ann.last("GET /users/mfa/register/totp")).headers["x-dyn-elevated-access-token"], undefined);
   assert.equal(await executions("GET /users/mfa/register/totp"), 1);
 
-  step("a key is exported without one, as long as the user has no second factor");
+  step("a key is exported without one, since the environment asks for no MFA");
   const { walletId } = await ann.wallet("createWalletAccount", { chainName: "SVM", clientKeygenIds: ["one"] });
   assert.ok((await ann.wallet("exportKey", { walletId, exportId: exportId() })).roomId);
   assert.equal(await executions(`POST /waas/${walletId}/privateKey/export`), 1);
