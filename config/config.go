@@ -126,7 +126,7 @@ type ExtAuthz struct {
 	// DangerouslyRepeatAnswers is for how long a question that Envoy asks again with the same x-request-id, target, header and
 	// body is answered as before, so that Envoy's own retries do not find their token spent. Only peers with a client
 	// certificate or on a socket can repeat. Whoever can choose the x-request-id can use a token twice within this time: let
-	// Envoy make the ids. 0 repeats nothing.
+	// Envoy make the ids. At most 2s; 0 repeats nothing.
 	DangerouslyRepeatAnswers time.Duration `yaml:"dangerously_repeat_answers" zero:"never"`
 }
 

@@ -98,6 +98,10 @@ func (c *checker) checkAsked() {
 			c.fail(section.name, "has no listen, so that the door stays closed", "write listen, such as 127.0.0.1:9191, or remove the section")
 		}
 	}
+	const longest = 2 * time.Second
+	if c.ExtAuthz.DangerouslyRepeatAnswers > longest {
+		c.fail("ext_authz.dangerously_repeat_answers", "is more than 2s", "write 1s: Envoy asks again at once or not at all")
+	}
 	const least, most = 1, 1 << 20
 	if c.ExtAuthz.MaxStreams < least || c.ExtAuthz.MaxStreams > most {
 		c.fail("ext_authz.max_streams", "is not between 1 and 1048576", "write 1000")

@@ -53,6 +53,7 @@ var allowed = map[string][]string{
 
 	"examples/issuer":  {},
 	"examples/backend": {},
+	"examples/oidc":    {},
 	"examples/demo":    {"examples/backend", "examples/issuer"},
 }
 
@@ -62,7 +63,7 @@ var unrestricted = []string{"cmd/stepward", "internal/testkit", "bench", "test"}
 // owners says which packages alone may import a dependency, so that its types never leak.
 var owners = map[string][]string{
 	"github.com/open-policy-agent/opa":                     {"policy"},
-	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer"},
+	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer", "examples/oidc"},
 	"github.com/hashicorp/golang-lru":                      {"token", "policy"},
 	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend"},
 	"github.com/rs/cors":                                   {"challenge"},
@@ -73,6 +74,7 @@ var owners = map[string][]string{
 	"google.golang.org/grpc":                               {"extauthz"},
 	"github.com/envoyproxy/go-control-plane":               {"extauthz"},
 	"github.com/dunglas/httpsfv":                           {"challenge"},
+	"github.com/decred/dcrd/dcrec/secp256k1":               {"examples/issuer"},
 	"github.com/go-webauthn/webauthn":                      {"examples/issuer"},
 	"github.com/pquerna/otp":                               {"examples/issuer", "examples/demo"},
 	"google.golang.org/genproto/googleapis/rpc/errdetails": {"challenge", "extauthz"},

@@ -121,7 +121,16 @@ func (s *street) policyWithSocket() string {
 	if err := os.CopyFS(dir, rego.FS); err != nil {
 		s.t.Fatal(err)
 	}
-	data := string(must(fs.ReadFile(rego.FS, "data.yaml"))) + `
+	data := string(must(fs.ReadFile(rego.FS, "data.yaml")))
+	for from, to := range map[string]string{
+		"mfa_actions: []": "mfa_actions: [wallet.waas.offline_recovery_trigger]", "sdk_minimums: advise": "sdk_minimums: enforce",
+	} {
+		if !strings.Contains(data, from) {
+			s.t.Fatalf("the shipped data has no %q", from)
+		}
+		data = strings.Replace(data, from, to, 1)
+	}
+	data += `
   "GET /sdk/{environmentId}/socket": {operation: user.read, websocket: true}
   "POST /sdk/{environmentId}/upload": {operation: user.read}
 `
@@ -324,6 +333,7 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 		c["exp"], c["iat"] = time.Now().Add(-time.Hour).Unix(), time.Now().Add(-2*time.Hour).Unix()
 	})
 	pending := s.session("ann", func(c map[string]any) { c["scope"] = "device:register" })
+	halfway := s.session("ann", func(c map[string]any) { c["scope"] = "requiresAdditionalAuth" })
 	exportID := `{"exportId":"` + must(backend.NewExportKey()).ID() + `"}`
 	rows := []struct {
 		name   string
@@ -355,6 +365,13 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 		{"no version", func(string) callOf {
 			return callOf{method: "GET", path: prefix + "/users", session: session, header: map[string]string{"X-Dyn-Api-Version": "newest"}}
 		}, 400, "api_version_invalid"},
+		{"a second factor outstanding", func(string) callOf { return callOf{method: "GET", path: prefix + "/users", session: halfway} }, 403, "additional_auth_required"},
+		{"an old SDK", func(string) callOf {
+			return callOf{method: "GET", path: prefix + "/users", session: session, header: map[string]string{"X-Dyn-Version": "WalletKit/4.0.0"}}
+		}, 400, "sdk_version_too_old"},
+		{"no MFA token", func(path string) callOf {
+			return callOf{method: "POST", path: strings.Replace(path, "privateKey/export", "keyShares/recover", 1), body: "{}", session: session}
+		}, 403, "mfa_token_required"},
 		{"no route", func(string) callOf { return callOf{method: "GET", path: "/elsewhere", session: session} }, 403, "route_unmatched"},
 		{"another method", func(string) callOf { return callOf{method: "PATCH", path: prefix + "/users", session: session} }, 405, "method_not_allowed"},
 		{"an administration route", func(string) callOf {

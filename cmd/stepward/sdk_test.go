@@ -23,6 +23,7 @@ import (
 
 	"github.com/stepward/stepward/examples/backend"
 	"github.com/stepward/stepward/examples/issuer"
+	"github.com/stepward/stepward/examples/oidc"
 	"github.com/stepward/stepward/internal/testkit"
 )
 
@@ -48,6 +49,7 @@ func TestDynamicsSDK(t *testing.T) {
 		{"recovery", asIs, "{}"},
 		{"passkey", asIs, "{}"},
 		{"external", asIs, "{}"},
+		{"social", asIs, "{}"},
 		{"gaps", asIs, "{}"},
 		{"governed", asIs, "{}"},
 		{"device", asIs, "{}"},
@@ -83,6 +85,8 @@ type wallet struct {
 	pages *httptest.Server // the app's
 	page  string           // their origin
 	api   string           // Stepward's, once it runs
+
+	social *oidc.Provider
 }
 
 func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
@@ -93,9 +97,18 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
 	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))                                      // of the app's own backend
 	const secret = "whoever-asks-about-MFA-tokens"
-	w.world = newWorldOf(t, issuer.Config{Audience: w.page, Algorithm: "ES256", IntrospectionSecret: secret, External: &issuer.External{
+	w.social = must(oidc.New(oidc.Config{Issuer: "https://social.example", ClientID: "wallet", ClientSecret: "secret"}))
+	network := httptest.NewServer(w.social.Handler())
+	t.Cleanup(network.Close)
+	withSocial := func(c *backend.Config) {
+		edit(c)
+		c.Providers = map[string]backend.Provider{"google": {AuthorizeURL: network.URL + "/authorize", ClientID: "wallet"}}
+	}
+	w.world = newWorldOf(t, issuer.Config{IntrospectionSecret: secret, Social: map[string]issuer.Social{"google": {
+		Issuer: "https://social.example", TokenURL: network.URL + "/token", ClientID: "wallet", ClientSecret: "secret", Key: w.social.Key(),
+	}}, Audience: w.page, Algorithm: "ES256", External: &issuer.External{
 		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
-	}}, edit)
+	}}, withSocial)
 	w.write("mfa.secret", secret)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
@@ -153,6 +166,7 @@ func (w *wallet) run() {
 		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
 		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s, timeout: 10s}}",
 			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix())).door
+	w.social.Allow(w.api + w.issuer.Prefix() + "/providers/google/redirect")
 	w.pages.Start()
 }
 

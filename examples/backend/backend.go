@@ -34,6 +34,8 @@ type Config struct {
 	Environment string
 	// MinimumAPIVersion is what GET settings tells SDKs; empty means 2026_04_01.
 	MinimumAPIVersion string
+	// Providers are where people can sign in socially: the authorization endpoint and our id there, by provider.
+	Providers map[string]Provider
 	// Pause is how long a stream waits between its two events; zero is not at all.
 	Pause time.Duration
 	// Next answers what the backend does not: with the example issuer here, both share one host, as they do at Dynamic. Nil
@@ -44,6 +46,9 @@ type Config struct {
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
+
+// Provider is a social sign-in as GET settings tells SDKs of it.
+type Provider struct{ AuthorizeURL, ClientID string }
 
 // Backend keeps wallets. It is safe for concurrent use.
 type Backend struct {

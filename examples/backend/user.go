@@ -8,11 +8,19 @@ import (
 )
 
 // GET /settings is where SDKs read which version the environment demands.
-func (b *Backend) settings(*http.Request) (any, error) {
+func (b *Backend) settings(r *http.Request) (any, error) {
+	providers := []object{}
+	for name, p := range b.cfg.Providers {
+		providers = append(providers, object{
+			"id": name, "provider": name, "clientId": p.ClientID, "baseAuthUrl": p.AuthorizeURL, "scopes": "openid email", "enabledAt": "2026-01-01T00:00:00Z",
+			"redirectUrl": "http://" + r.Host + b.Prefix() + "/providers/" + name + "/redirect", // this host, as the client knows it
+		})
+	}
 	return object{
-		"sdk":      object{"minApiVersion": b.cfg.MinimumAPIVersion, "multiWallet": true},
-		"security": object{"deviceRegistrationRequired": true, "mfa": object{"enabled": true, "actions": []any{}, "methods": []any{}}},
-		"chains":   []any{}, "kyc": []any{}, "design": object{}, "general": object{}, "privacy": object{},
+		"providers": providers,
+		"sdk":       object{"minApiVersion": b.cfg.MinimumAPIVersion, "multiWallet": true},
+		"security":  object{"deviceRegistrationRequired": true, "mfa": object{"enabled": true, "actions": []any{}, "methods": []any{}}},
+		"chains":    []any{}, "kyc": []any{}, "design": object{}, "general": object{}, "privacy": object{},
 	}, nil
 }
 

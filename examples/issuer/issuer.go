@@ -3,8 +3,9 @@
 //
 // It is no production issuer. One process owns one file; mail never leaves the process; nobody is asked for a captcha; keys lie
 // unencrypted in the file; and where the service's behaviour is not documented, what happens here is a guess.
-// What it does, it does for real: codes expire and count wrong guesses, a TOTP code works once, nonces and links work once,
-// device signatures are verified, and tokens carry the claims that the service's own carry.
+// What it does, it does for real: codes expire and count wrong guesses, a TOTP code, a recovery code and an assertion work once,
+// nonces and links work once, passkeys, wallet and device signatures are verified, and tokens carry the claims that the service's
+// own carry.
 package issuer
 
 import (
@@ -41,6 +42,8 @@ type Config struct {
 	Deliver func(Mail)
 	// External, if set, is the app's own backend, by whose tokens people sign in and step up.
 	External *External
+	// Social are OpenID providers by the name that paths have for them, such as google.
+	Social map[string]Social
 	// IntrospectionSecret is the bearer token of whoever may ask about MFA tokens; empty lets nobody.
 	IntrospectionSecret string
 	// Now is the clock; nil means time.Now.
@@ -153,10 +156,20 @@ func (i *Issuer) Handler() http.Handler {
 	session("GET", "/users/passkeys/authenticate", i.beginPasskeyAuth)
 	session("DELETE", "/users/passkeys", i.deletePasskey)
 
+	handle("POST", "/smsVerifications/create", i.createSMSVerification)
+	handle("POST", "/smsVerifications/signin", i.signInBySMS)
+	handle("POST", "/providers/{providerType}/initAuth", i.beginSocial)
+	mux.HandleFunc("GET "+i.Prefix()+"/providers/{providerType}/redirect", i.returnFromSocial)
+	handle("POST", "/providers/{providerType}/signIn", i.signInBySocial)
+	handle("GET", "/nonce", i.getNonce)
+	handle("POST", "/verify", i.signInByWallet)
 	handle("POST", "/externalAuth/signin", i.signInExternally)
 	handle("POST", "/mfaTokens/introspect", i.introspect)
 
 	session("POST", "/stepUp/check", i.stepUpCheck)
+	session("POST", "/smsVerifications/verify", i.verifySMS)
+	session("POST", "/wallets/verify", i.stepUpByWallet)
+	session("POST", "/providers/{providerType}/verify", i.verifySocial)
 	session("POST", "/externalAuth/verify", i.stepUpExternally)
 	session("POST", "/users/mfa/auth/passkey", i.stepUpByPasskey)
 	session("POST", "/users/mfa/auth/recovery", i.stepUpByRecoveryCode)

@@ -19,7 +19,8 @@ const (
 
 // verification is a code that was sent to an address.
 type verification struct {
-	Email   string `json:"email"`
+	Email   string `json:"email,omitempty"`
+	Phone   string `json:"phone,omitempty"` // one of the two
 	Code    string `json:"code"`
 	Guesses int    `json:"guesses"`
 	expiring
@@ -82,6 +83,15 @@ func (i *Issuer) respond(n newSession) (verifyResponse, error) {
 		answer.User.Credentials = append(answer.User.Credentials,
 			verifiedCredential{ID: n.user.ID, Format: "externalUser", PublicIdentifier: n.user.External, SignInEnabled: true})
 	}
+	for _, c := range n.user.Phones {
+		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: "phoneNumber", PublicIdentifier: c.Phone, SignInEnabled: true})
+	}
+	for _, c := range n.user.Wallets {
+		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: "blockchain", PublicIdentifier: c.Address, SignInEnabled: true})
+	}
+	for _, c := range n.user.Accounts {
+		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: "oauth", PublicIdentifier: c.Email, SignInEnabled: true})
+	}
 	for _, c := range n.user.secondFactors() {
 		answer.User.Credentials = append(answer.User.Credentials, verifiedCredential{ID: c.ID, Format: c.Format, PublicIdentifier: c.ID})
 	}
@@ -136,40 +146,46 @@ func (i *Issuer) createEmailVerification(r *http.Request) (any, error) {
 	return map[string]string{"verificationUUID": id, "email": email}, nil
 }
 
-// emailProof is the part of a body that proves an address.
-type emailProof struct {
+// codeProof is the part of a body that proves an address or a number by the code that was sent there.
+type codeProof struct {
 	ID               string   `json:"verificationUUID"`
 	Token            string   `json:"verificationToken"`
 	SessionPublicKey string   `json:"sessionPublicKey"`
 	RequestedScopes  []string `json:"requestedScopes"`
 }
 
-// check returns the address that a proof proves. A code works once; wrong guesses are counted even though they fail.
-func (i *Issuer) check(tx *bolt.Tx, p emailProof) (string, error) {
+var errVerification = unprocessable("invalid_email_verification", "Unknown or expired verification")
+
+// check returns the verification that a proof proves. A code works once; wrong guesses are counted even though they fail.
+func (i *Issuer) check(tx *bolt.Tx, p codeProof) (verification, error) {
 	var v verification
 	known, err := get(tx, bucketVerification, p.ID, &v)
 	if err != nil {
-		return "", err
+		return v, err
 	}
 	if !known || i.cfg.Now().After(v.Expires) {
-		return "", unprocessable("invalid_email_verification", "Unknown or expired verification")
+		return v, errVerification
 	}
 	if v.Guesses >= codeGuesses {
-		return "", unprocessable("too_many_email_verification_attempts", "Too many attempts")
+		return v, unprocessable("too_many_email_verification_attempts", "Too many attempts")
 	}
 	if subtle.ConstantTimeCompare([]byte(v.Code), []byte(p.Token)) != 1 {
 		v.Guesses++
 		if err := put(tx, bucketVerification, p.ID, v); err != nil {
-			return "", err
+			return v, err
 		}
-		return "", &kept{unprocessable("wrong_email_verification_token", "Wrong code")}
+		code := "wrong_email_verification_token"
+		if v.Phone != "" {
+			code = "wrong_sms_verification_token"
+		}
+		return v, &kept{unprocessable(code, "Wrong code")}
 	}
-	return v.Email, remove(tx, bucketVerification, p.ID)
+	return v, remove(tx, bucketVerification, p.ID)
 }
 
 // POST /emailVerifications/signin {verificationUUID, verificationToken}
 func (i *Issuer) signIn(r *http.Request) (any, error) {
-	var body emailProof
+	var body codeProof
 	if err := decode(r, &body); err != nil {
 		return nil, err
 	}
@@ -180,9 +196,13 @@ func (i *Issuer) signIn(r *http.Request) (any, error) {
 		if err != nil {
 			return err
 		}
-		email, err := i.check(tx, body)
+		v, err := i.check(tx, body)
 		if err != nil {
 			return err
+		}
+		email := v.Email
+		if email == "" {
+			return errVerification
 		}
 		if n.user, n.created, err = createUser(tx, email); err != nil {
 			return err

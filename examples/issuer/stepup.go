@@ -102,6 +102,18 @@ func (u *user) stepUpCredentials() []stepUpCredential {
 	for _, c := range u.Emails {
 		list = append(list, stepUpCredential{ID: c.ID, Format: "email", Alias: c.Email})
 	}
+	for _, c := range u.Phones {
+		list = append(list, stepUpCredential{ID: c.ID, Format: "phoneNumber", Alias: c.Phone})
+	}
+	for _, c := range u.Wallets {
+		list = append(list, stepUpCredential{ID: c.ID, Format: "blockchain", Alias: c.Address})
+	}
+	for _, a := range u.Accounts {
+		list = append(list, stepUpCredential{ID: a.ID, Format: "oauth", Alias: a.Email})
+	}
+	if u.External != "" {
+		list = append(list, stepUpCredential{ID: u.ID, Format: "externalUser"})
+	}
 	return list
 }
 
@@ -176,7 +188,7 @@ func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
 // POST /emailVerifications/verify {verificationUUID, verificationToken, requestedScopes?} has two meanings, as at Dynamic: with
 // scopes it steps up by a code to an address of the user's, without them it links the address to the user.
 func (i *Issuer) verifyEmail(r *http.Request, s session) (any, error) {
-	var body emailProof
+	var body codeProof
 	if err := decode(r, &body); err != nil {
 		return nil, err
 	}
@@ -191,9 +203,13 @@ func (i *Issuer) verifyEmail(r *http.Request, s session) (any, error) {
 		if len(body.RequestedScopes) > 0 && u.hasSecondFactor() {
 			return errMFARequired
 		}
-		email, err := i.check(tx, body)
+		v, err := i.check(tx, body)
 		if err != nil {
 			return err
+		}
+		email := v.Email
+		if email == "" {
+			return errVerification
 		}
 		own := slices.ContainsFunc(u.Emails, func(c credential) bool { return c.Email == email })
 		switch {

@@ -22,6 +22,10 @@ const (
 	bucketDeviceTokens = "deviceTokens" // SHA-256 of the token in a device link: deviceToken
 	bucketNonces       = "nonces"       // nonce: its expiry
 	bucketCeremonies   = "ceremonies"   // user id/kind: ceremony
+	bucketPhones       = "phones"       // number: user id
+	bucketWallets      = "wallets"      // address in lower case: user id
+	bucketSocial       = "social"       // SHA-256 of a state: socialState
+	bucketAccounts     = "accounts"     // provider and subject: user id
 	bucketExternal     = "external"     // subject of the app's backend: user id
 	bucketAssertions   = "assertions"   // SHA-256 of a jti: until when it would have been good
 	bucketMFATokens    = "mfaTokens"    // SHA-256 of the token: mfaToken
@@ -35,9 +39,12 @@ type user struct {
 	Devices []device     `json:"devices"`
 	MFA     []totpDevice `json:"mfa"`
 
-	Passkeys []passkey `json:"passkeys,omitempty"`
-	Recovery []string  `json:"recovery,omitempty"`
-	External string    `json:"external,omitempty"` // who the app's own backend says it is
+	Phones   []phoneCredential  `json:"phones,omitempty"`
+	Wallets  []walletCredential `json:"wallets,omitempty"`
+	Accounts []socialAccount    `json:"accounts,omitempty"`
+	Passkeys []passkey          `json:"passkeys,omitempty"`
+	Recovery []string           `json:"recovery,omitempty"`
+	External string             `json:"external,omitempty"` // who the app's own backend says it is
 }
 
 // hasSecondFactor: then nothing else steps the user up.
@@ -51,7 +58,7 @@ type credential struct {
 func (i *Issuer) makeBuckets() error {
 	return i.db.Update(func(tx *bolt.Tx) error {
 		for _, name := range []string{bucketMeta, bucketUsers, bucketEmails, bucketVerification, bucketDeviceTokens,
-			bucketNonces, bucketCeremonies, bucketExternal, bucketAssertions, bucketMFATokens, bucketRevoked} {
+			bucketNonces, bucketCeremonies, bucketPhones, bucketWallets, bucketSocial, bucketAccounts, bucketExternal, bucketAssertions, bucketMFATokens, bucketRevoked} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return fmt.Errorf("create bucket %s: %w", name, err)
 			}
