@@ -104,7 +104,7 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 		edit(c)
 		c.Providers = map[string]backend.Provider{"google": {AuthorizeURL: network.URL + "/authorize", ClientID: "wallet"}}
 	}
-	w.world = newWorldOf(t, issuer.Config{Social: map[string]issuer.Social{"google": {
+	w.world = newWorldOf(t, issuer.Config{IntrospectionSecret: secret, Social: map[string]issuer.Social{"google": {
 		Issuer: "https://social.example", TokenURL: network.URL + "/token", ClientID: "wallet", ClientSecret: "secret", Key: w.social.Key(),
 	}}, Audience: w.page, Algorithm: "ES256", IntrospectionSecret: secret, External: &issuer.External{
 		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
