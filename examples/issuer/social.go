@@ -158,7 +158,7 @@ func (s Social) exchange(ctx context.Context, form url.Values) (string, error) {
 		return "", fmt.Errorf("token endpoint: %w", err)
 	}
 	req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	res, err := tokenClient.Do(req) //nolint:gosec // the address is the operator's
+	res, err := tokenClient.Do(req)
 	if err != nil {
 		return "", fmt.Errorf("token endpoint: %w", err)
 	}
