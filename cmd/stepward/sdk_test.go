@@ -106,7 +106,7 @@ func newWallet(t *testing.T, app string, edit func(*backend.Config)) *wallet {
 	}
 	w.world = newWorldOf(t, issuer.Config{IntrospectionSecret: secret, Social: map[string]issuer.Social{"google": {
 		Issuer: "https://social.example", TokenURL: network.URL + "/token", ClientID: "wallet", ClientSecret: "secret", Key: w.social.Key(),
-	}}, Audience: w.page, Algorithm: "ES256", IntrospectionSecret: secret, External: &issuer.External{
+	}}, Audience: w.page, Algorithm: "ES256", External: &issuer.External{
 		Issuer: "https://backend.example", Key: func(string) crypto.PublicKey { return own.Public() },
 	}}, withSocial)
 	w.write("mfa.secret", secret)
