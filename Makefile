@@ -5,7 +5,7 @@
 # make torture       a thousand kills for each of bolt: and redis:
 SHELL := /bin/bash
 VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
-GO_BUILD := CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+GO_BUILD := CGO_ENABLED=0 go build -tags grpcnotrace -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 .PHONY: build demo test bench bench-ledger torture lint fuzz generate clean
 build:

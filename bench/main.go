@@ -19,7 +19,7 @@ import (
 )
 
 func main() {
-	role := flag.String("role", "", "internal: backend or bare")
+	role := flag.String("role", "", "internal: backend, bare or yes")
 	listen := flag.String("listen", "", "internal: address of a role")
 	upstream := flag.String("upstream", "", "internal: the bare proxy's backend")
 	binary := flag.String("stepward", "bin/stepward", "the program to measure")
@@ -36,6 +36,8 @@ func main() {
 		err = backend(ctx, *listen)
 	case "bare":
 		err = bare(ctx, *listen, *upstream)
+	case "yes":
+		err = alwaysYes(ctx, *listen)
 	default:
 		err = measure(ctx, os.Stdout, settings{binary: *binary, leg: *leg, rounds: *rounds, only: *only, concurrency: *concurrency})
 	}
@@ -71,6 +73,9 @@ func measure(ctx context.Context, w io.Writer, s settings) error {
 		if err := lab.row(ctx, w, row); err != nil {
 			return fmt.Errorf("%s: %w", row.name, err)
 		}
+	}
+	if err := lab.extAuthz(ctx, w); err != nil {
+		return fmt.Errorf("ext_authz: %w", err)
 	}
 	if !matches("start", s.only) {
 		return nil
@@ -123,8 +128,7 @@ func (l *lab) row(ctx context.Context, w io.Writer, r row) error {
 		if c := l.settings.concurrency; c != 0 && c != concurrency {
 			continue
 		}
-		var ratios, added, bareRate, rate, bareCPU, cpu []float64
-		var p50, p99 []time.Duration
+		var legs series
 		for range l.settings.rounds {
 			a1, err := l.load(ctx, l.bare, l.plain, concurrency, 200)
 			if err != nil {
@@ -138,15 +142,31 @@ func (l *lab) row(ctx context.Context, w io.Writer, r row) error {
 			if err != nil {
 				return err
 			}
-			a, aCPU := (a1.perSecond+a2.perSecond)/2, (a1.cpu+a2.cpu)/2
-			ratios, bareRate, rate = append(ratios, b.perSecond/a), append(bareRate, a), append(rate, b.perSecond)
-			bareCPU, cpu, added = append(bareCPU, aCPU), append(cpu, b.cpu), append(added, b.cpu-aCPU)
-			p50, p99 = append(p50, b.p50), append(p99, b.p99)
+			legs.add(a1, b, a2)
 		}
-		fmt.Fprintf(w, "%-34s %5d  %9.0f %9.0f  %6.2f  %8.1f %8.1f %+7.1f  %9s %9s\n", r.name, concurrency, median(bareRate), median(rate),
-			median(ratios), median(bareCPU), median(cpu), median(added), median(p50).Round(time.Microsecond), median(p99).Round(time.Microsecond))
+		legs.print(w, r.name, concurrency)
 	}
 	return nil
+}
+
+// series is what the rounds of a row came to.
+type series struct {
+	ratios, added, bareRate, rate, bareCPU, cpu []float64
+	p50, p99                                    []time.Duration
+}
+
+// add takes one round, A B A.
+func (s *series) add(a1, b, a2 result) {
+	a, aCPU := (a1.perSecond+a2.perSecond)/2, (a1.cpu+a2.cpu)/2
+	s.ratios, s.bareRate, s.rate = append(s.ratios, b.perSecond/a), append(s.bareRate, a), append(s.rate, b.perSecond)
+	s.bareCPU, s.cpu, s.added = append(s.bareCPU, aCPU), append(s.cpu, b.cpu), append(s.added, b.cpu-aCPU)
+	s.p50, s.p99 = append(s.p50, b.p50), append(s.p99, b.p99)
+}
+
+// print writes the medians.
+func (s *series) print(w io.Writer, name string, concurrency int) {
+	fmt.Fprintf(w, "%-34s %5d  %9.0f %9.0f  %6.2f  %8.1f %8.1f %+7.1f  %9s %9s\n", name, concurrency, median(s.bareRate), median(s.rate),
+		median(s.ratios), median(s.bareCPU), median(s.cpu), median(s.added), median(s.p50).Round(time.Microsecond), median(s.p99).Round(time.Microsecond))
 }
 
 func median[T float64 | time.Duration](list []T) T {

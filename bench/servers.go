@@ -74,6 +74,7 @@ func serve(ctx context.Context, address string, h http.Handler) error {
 type lab struct {
 	settings settings
 	dir      string
+	self     string // this program
 	key      *ecdsa.PrivateKey
 	session  string
 	backend  *server
@@ -100,6 +101,7 @@ func newLab(ctx context.Context, s settings) (*lab, error) {
 	if err != nil {
 		return nil, err
 	}
+	l.self = self
 	if l.backend, err = start(ctx, "1", func(a string) []string { return []string{self, "-role", "backend", "-listen", a} }); err != nil {
 		return nil, err
 	}

@@ -42,9 +42,14 @@ type challenge struct {
 	Methods        []string `json:"methods,omitempty"`
 	Action         string   `json:"action,omitempty"` // the old MFA action
 
+	// Alternative is what would do as well.
+	Alternative *challenge `json:"alternative,omitempty"`
+
 	State        string `json:"state,omitempty"` // of the device
 	SessionScope string `json:"session_scope,omitempty"`
 	VerifyURL    string `json:"verify_url,omitempty"`
+	// ProofHeaders are those of a proof of the device's key: nonce, key, signature.
+	ProofHeaders []string `json:"proof_headers,omitempty"`
 
 	MinimumVersion    string `json:"minimum_version,omitempty"`
 	ReceivedVersion   string `json:"received_version,omitempty"`
@@ -97,10 +102,10 @@ func (w *Writer) problem(v *gate.Verdict, r *row, status int) *problem {
 		w.stepUp(c, q)
 		p.Detail = stepUpDetail(r, v, q)
 	case kindMFA:
-		c.Action, c.TokenHeader, c.Methods = q.MFAAction, w.config.MFAHeader, w.methods(q)
+		w.mfa(c, q)
+		p.Detail = mfaDetail(v, q)
 	case kindDevice:
-		c.State, c.SessionScope, c.VerifyURL = string(v.DeviceState), w.config.SessionScope, w.config.VerifyURL
-		c.Methods = []string{"email"}
+		w.device(c, r, v)
 	case kindUpgrade:
 		upgrade(c, r, v, q)
 	}
@@ -146,6 +151,28 @@ func (w *Writer) stepUp(c *challenge, q *policy.Requirement) {
 	c.Methods = w.methods(q)
 }
 
+// device says what registers a device, or what proves that it is one.
+func (w *Writer) device(c *challenge, r *row, v *gate.Verdict) {
+	c.State = string(v.DeviceState)
+	if r.reason != reason.DeviceVerificationRequired {
+		for _, name := range gate.DeviceProofHeaders() {
+			c.ProofHeaders = append(c.ProofHeaders, strings.ToLower(name))
+		}
+		return
+	}
+	c.SessionScope, c.VerifyURL, c.Methods = w.config.SessionScope, w.config.VerifyURL, []string{"email"}
+}
+
+// mfa offers the elevated token too where the policy accepts one, so that the client may choose.
+func (w *Writer) mfa(c *challenge, q *policy.Requirement) {
+	c.Action, c.TokenHeader, c.Methods = q.MFAAction, w.config.MFAHeader, w.methods(q)
+	if len(q.Scopes) > 0 {
+		c.Alternative = &challenge{Kind: kindStepUp}
+		w.stepUp(c.Alternative, q)
+		c.Alternative.Methods = nil // the same
+	}
+}
+
 func (w *Writer) methods(q *policy.Requirement) []string {
 	if len(q.Methods) > 0 {
 		return q.Methods
@@ -162,14 +189,35 @@ func stepUpDetail(r *row, v *gate.Verdict, q *policy.Requirement) string {
 	default:
 		s.WriteString("an elevated access token with scope ")
 	}
+	writeScopes(&s, q)
+	if r.reason == reason.ElevatedTokenRequired && v.TokenState == gate.TokenUnused {
+		s.WriteString(fenced)
+	}
+	s.WriteByte('.')
+	return s.String()
+}
+
+// fenced explains why a good token was not enough.
+const fenced = ": the one that was sent is older than the memory of what has been spent"
+
+func writeScopes(s *strings.Builder, q *policy.Requirement) {
 	for i, choice := range q.Scopes {
 		if i > 0 {
 			s.WriteString(" and ")
 		}
 		s.WriteString(strings.Join(choice, " or "))
 	}
-	if r.reason == reason.ElevatedTokenRequired && v.TokenState == gate.TokenUnused {
-		s.WriteString(": the one that was sent is older than the memory of what has been spent")
+}
+
+func mfaDetail(v *gate.Verdict, q *policy.Requirement) string {
+	var s strings.Builder
+	s.WriteString("This operation needs an MFA token for the action " + q.MFAAction)
+	if len(q.Scopes) > 0 {
+		s.WriteString(", or an elevated access token with scope ")
+		writeScopes(&s, q)
+	}
+	if v.Reason == reason.MFATokenRequired && v.TokenState == gate.TokenUnused {
+		s.WriteString(fenced)
 	}
 	s.WriteByte('.')
 	return s.String()
@@ -198,6 +246,7 @@ func (p *problem) encode() []byte {
 	for _, drop := range []func(){
 		func() { p.Detail = "" },
 		func() { p.Challenge.Methods, p.Challenge.ACRValues = nil, nil },
+		func() { p.Challenge.Alternative = nil },
 		func() { p.Challenge.VerifyURL = "" },
 		func() { p.Challenge.ClientGap = "" },
 		func() { p.Challenge.RequiredScopes = nil },

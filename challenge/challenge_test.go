@@ -81,6 +81,9 @@ func verdictFor(why reason.Reason) *gate.Verdict {
 	case reason.InvalidRequest, reason.AmbiguousRequest, reason.MethodNotAllowed, reason.RouteUnmatched, reason.PolicyError:
 		v.Requirement = nil
 	}
+	if why == reason.MFATokenRequired { // an elevated token would do
+		v.Requirement.Scopes, v.Requirement.Token, v.Requirement.MaxAge = []policy.Choice{{"wallet:export"}}, policy.SingleUse, 5*time.Minute
+	}
 	return v
 }
 

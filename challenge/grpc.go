@@ -64,11 +64,12 @@ func metadata(p *problem) map[string]string {
 		}
 	}
 	c := &p.Challenge
-	var required []string
-	for _, choice := range c.RequiredScopes {
-		required = append(required, strings.Join(choice, "|"))
+	add("required_scopes", joined(c.RequiredScopes))
+	if a := c.Alternative; a != nil {
+		add("alternative", string(a.Kind))
+		add("alternative_required_scopes", joined(a.RequiredScopes))
+		add("alternative_token_header", strings.ToLower(a.TokenHeader))
 	}
-	add("required_scopes", strings.Join(required, " "))
 	if c.SingleUse != nil {
 		add("single_use", strconv.FormatBool(*c.SingleUse))
 	}
@@ -92,6 +93,14 @@ func metadata(p *problem) map[string]string {
 	add("announced_version", c.AnnouncedVersion)
 	add("sunset", c.Sunset)
 	return m
+}
+
+func joined(choices []scopes) string {
+	required := make([]string, 0, len(choices))
+	for _, choice := range choices {
+		required = append(required, strings.Join(choice, "|"))
+	}
+	return strings.Join(required, " ")
 }
 
 // percentEncode is the gRPC protocol's: printable ASCII but "%" stands for itself.

@@ -42,10 +42,10 @@ func (w *Writer) authenticate(v *gate.Verdict, r *row) string {
 		}
 	}
 	switch r.kind {
-	case kindStepUp:
+	case kindStepUp, kindMFA: // with scopes, an elevated token is accepted in place of an MFA token
 		if q := v.Requirement; q != nil {
 			add("scope", firstOfEach(q.Scopes))
-			if r.bearer == bearerInsufficientAuth {
+			if r.bearer == bearerInsufficientAuth && len(q.Scopes) > 0 {
 				add("acr_values", strings.Join(w.config.ACRValues, " "))
 				if seconds := int(q.MaxAge / time.Second); seconds > 0 {
 					add("max_age", strconv.Itoa(seconds))
@@ -104,6 +104,13 @@ func mirrorWith(p *problem, withScopes bool) string {
 	}
 	add("token_header", c.TokenHeader)
 	add("action", c.Action)
+	if c.Alternative != nil {
+		d.Add("alternative", httpsfv.NewItem(httpsfv.Token(string(c.Alternative.Kind))))
+		if list := innerList(c.Alternative.RequiredScopes); withScopes && len(list.Items) > 0 {
+			d.Add("scope", list)
+		}
+		add("alternative_token_header", c.Alternative.TokenHeader)
+	}
 	add("state", c.State)
 	add("session_scope", c.SessionScope)
 	add("minimum_version", c.MinimumVersion)

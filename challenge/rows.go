@@ -169,6 +169,17 @@ var table = []row{
 		detail: "This device is not registered yet. Ask the user to follow the link in the email.",
 	},
 	{
+		// No word of RFC 6750 fits: neither another scope nor another token helps.
+		reason: reason.DeviceProofRequired, sdk: 403, grpc: grpcPermissionDenied, kind: kindDevice,
+		title:  "Device proof required",
+		detail: "This operation needs a fresh nonce that the device's key has signed, in the headers of proof_headers.",
+	},
+	{
+		reason: reason.DeviceProofInvalid, sdk: 403, grpc: grpcPermissionDenied, kind: kindDevice,
+		title:  "Device proof invalid",
+		detail: "The signed nonce is no good, was used before, or is not of the session's device. Sign a new nonce and send the request again.",
+	},
+	{
 		reason: reason.Forbidden, sdk: 403, grpc: grpcPermissionDenied, kind: kindNone,
 		title: "Forbidden",
 	},

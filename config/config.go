@@ -56,7 +56,7 @@ type Config struct {
 	Environment Environment `yaml:"environment"`
 	// Client says in which headers clients declare what they are.
 	Client Client `yaml:"client"`
-	// Device names the session scopes that tell how far a sign-in has come.
+	// Device names the session scopes that tell how far a sign-in has come, and what a proof of a device's key is worth.
 	Device Device `yaml:"device"`
 
 	// Policy is where the Rego comes from and what its evaluation may cost.
@@ -115,7 +115,8 @@ type ExtAuthz struct {
 	TLS TLS `yaml:"tls"`
 	// MaxStreams bounds the questions under way on one connection.
 	MaxStreams int `yaml:"max_streams"`
-	// MaxMessage bounds one question, the client's body included where Envoy sends it (with_request_body).
+	// MaxMessage bounds one question, the client's body included where Envoy sends it. Keep it well above Envoy's
+	// with_request_body.max_request_bytes: a question beyond it is answered by an error and not by a refusal.
 	MaxMessage Size `yaml:"max_message"`
 	// SpendBudget is what must be left of Envoy's timeout for a token to be spent: less could not be answered in time, and the
 	// token would be gone for nothing.
@@ -125,7 +126,7 @@ type ExtAuthz struct {
 	// DangerouslyRepeatAnswers is for how long a question that Envoy asks again with the same x-request-id, target, header and
 	// body is answered as before, so that Envoy's own retries do not find their token spent. Only peers with a client
 	// certificate or on a socket can repeat. Whoever can choose the x-request-id can use a token twice within this time: let
-	// Envoy make the ids. 0 repeats nothing.
+	// Envoy make the ids. At most 2s; 0 repeats nothing.
 	DangerouslyRepeatAnswers time.Duration `yaml:"dangerously_repeat_answers" zero:"never"`
 }
 
@@ -215,6 +216,23 @@ type Session struct {
 	// Scopes are the words that only session tokens carry. A token with any of them is never an elevated one: the two may
 	// share issuer, key and typ.
 	Scopes []string `yaml:"scopes" form:"scope"`
+	// Check asks the backend whether a session still stands.
+	Check SessionCheck `yaml:"check"`
+}
+
+// SessionCheck asks the backend whether a session still stands. A session that was revoked, or whose device was, keeps a good
+// signature until it expires; this ends it at once, at the price of a question to the backend.
+type SessionCheck struct {
+	// Path is a GET endpoint of upstream that answers 200 or 204 while the session stands and 401 when it does not;
+	// {environmentId} in it becomes the session's environment. Dynamic's is /api/v0/sdk/{environmentId}/session. Any other
+	// answer, or none, refuses with 503. Only sessions of finished sign-ins (device.registered_scope) are asked about. Without
+	// a path nobody is asked.
+	Path string `yaml:"path" form:"check"`
+	// Cache is for how long an answer is believed; 0 asks every time. Operations that need an elevated or MFA token, and
+	// those on which the policy says recheck, ask every time.
+	Cache time.Duration `yaml:"cache" zero:"asks every time"`
+	// Timeout bounds one question.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // Elevated is the elevated access token.
@@ -238,8 +256,9 @@ type Elevated struct {
 	Scopes []string `yaml:"scopes" form:"scope"`
 }
 
-// MFA is the old action-based token. Without an issuer no such token can be proved, and operations that need one are
-// refused. Nothing is taken from session.
+// MFA is the old action-based token. A JWT is proved by its issuer, an opaque token by asking the backend that made it
+// (introspection); both may be there. Without either no such token can be proved, and operations that need one are refused
+// unless an elevated token comes in its place. Nothing is taken from session.
 type MFA struct {
 	Verifier `yaml:",inline"`
 	// Header is where the token travels, as a bare value.
@@ -248,12 +267,35 @@ type MFA struct {
 	MaxLifetime time.Duration `yaml:"max_lifetime" zero:"no cap"`
 	// Remember is how long a spent token without exp is remembered.
 	Remember time.Duration `yaml:"remember"`
-	// EnrolledClaim names a boolean session claim; false there means that the user has no second factor and needs none.
-	// Absent, every user counts as enrolled.
+	// Introspection is whom to ask about tokens that are no JWTs, and about all of them where no issuer is named.
+	Introspection Introspection `yaml:"introspection"`
+	// EnrolledClaim names the session claim that tells whether the user has a second factor: true or false, or a list of
+	// credentials in the form of verified_credentials, the claim of Dynamic's full JWT, where an entry with the format totp
+	// or passkey is one. A user without needs no token, unless the environment says mfa_required. Everybody counts as enrolled
+	// without this key, and whose session lacks the claim or has it in another form: a minified JWT says nothing.
 	EnrolledClaim string `yaml:"enrolled_claim"`
 	// Forward passes the token on to the backend, also where Stepward did not need it. It stays false without an issuer
 	// too: a backend that still judges these tokens itself needs it said here.
 	Forward bool `yaml:"forward"`
+}
+
+// Introspection is an endpoint as in RFC 7662. It gets a POST with token and token_type_hint=mfa_token as a form, and answers 200
+// with a JSON object: active, and if that is true sub (required, the session's), and if it knows them exp, iat, jti and
+// environment_id. It must not spend the token, which Stepward does, and must call only MFA tokens active: an answer with a scope,
+// or a token_type other than mfa_token, is refused. Answers are not remembered. Without iat tokens are refused while a new ledger
+// does not know what was spent before it (mfa.remember). An endpoint that reads tokens otherwise than letter by letter should
+// answer a jti.
+type Introspection struct {
+	// URL is the endpoint's: https, or http on loopback. Redirects are not followed.
+	URL *url.URL `yaml:"url" form:"endpoint"`
+	// BearerFile holds the bearer token with which Stepward authenticates itself there, on one line. It is read at the start.
+	BearerFile string `yaml:"bearer_file" form:"file"`
+	// BasicFile holds client_id:client_secret for HTTP basic, on one line, in place of bearer_file. It is read at the start.
+	BasicFile string `yaml:"basic_file" form:"file"`
+	// CAFile holds the PEM certificates that the endpoint's certificate may come from, in place of the system's.
+	CAFile string `yaml:"ca_file" form:"file"`
+	// Timeout bounds one question; beyond it the request gets 503.
+	Timeout time.Duration `yaml:"timeout"`
 }
 
 // JWKS bounds the fetching of keys.
@@ -323,7 +365,7 @@ type Client struct {
 	WalletSDKVersionHeader string `yaml:"wallet_sdk_version_header" form:"header"`
 }
 
-// Device names session scopes.
+// Device names session scopes, and says what a proof of a device's key is worth. See docs/devices.md.
 type Device struct {
 	// RegisteredScope is carried by a completed sign-in on a registered device.
 	RegisteredScope string `yaml:"registered_scope" form:"scope"`
@@ -331,6 +373,11 @@ type Device struct {
 	UnregisteredScope string `yaml:"unregistered_scope" form:"scope"`
 	// AdditionalAuthScope is carried while the sign-in's own second factor is outstanding.
 	AdditionalAuthScope string `yaml:"additional_auth_scope" form:"scope"`
+	// KeyClaim names the session claim in which the issuer gives the device's public key, as the compressed point in
+	// hexadecimal. A proof must then be of that key. Absent, a proof shows that the client holds some device's key.
+	KeyClaim string `yaml:"key_claim"`
+	// NonceLifetime is how long a spent nonce of a proof is remembered: at least as long as the backend accepts it.
+	NonceLifetime time.Duration `yaml:"nonce_lifetime"`
 }
 
 // Policy is the Rego.

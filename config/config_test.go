@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -153,7 +154,8 @@ func TestDefaults(t *testing.T) {
 			config.Client{APIVersionHeader: "x-dyn-api-version", Undeclared: "allow", SDKVersionHeader: "x-dyn-version",
 				SDKVersionClaim: "sdkVersion", WalletSDKVersionHeader: "x-dyn-wallet-sdk-version"}},
 		{"device", c.Device, config.Device{RegisteredScope: "user:basic", UnregisteredScope: "device:register",
-			AdditionalAuthScope: "requiresAdditionalAuth"}},
+			AdditionalAuthScope: "requiresAdditionalAuth", NonceLifetime: 24 * time.Hour}},
+		{"session.check", c.Session.Check, config.SessionCheck{Cache: 10 * time.Second, Timeout: 2 * time.Second}},
 		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond}},
 		{"unmatched_routes", c.UnmatchedRoutes, "deny"},
 		{"ledger", c.Ledger, config.Ledger{Kind: config.LedgerBolt, Path: "/var/lib/stepward/ledger.db"}},
@@ -347,6 +349,46 @@ environment:
 	}
 }
 
+func TestDoorsThatAreReachedFromAfarAreWarnedOf(t *testing.T) {
+	rows := []struct{ name, text, want string }{
+		{"on loopback", "ext_authz: {listen: '127.0.0.1:9191'}\nforward_auth: {listen: '[::1]:9192'}\ntrusted_proxies: ['::1/128']\n", ""},
+		{"on sockets", "ext_authz: {listen: 'unix:///run/a'}\nforward_auth: {listen: 'unix:///run/b'}\n", ""},
+		{"from everywhere", "ext_authz: {listen: ':9191'}\nforward_auth: {listen: ':9192'}\ntrusted_proxies: [10.0.0.0/8]\n",
+			"ext_authz.listen forward_auth.listen"},
+		{"without a word on who may ask", "ext_authz: {listen: ':9191', tls: {cert_file: a, key_file: b}}\n", "ext_authz.listen"},
+		{"by certificate", "ext_authz: {listen: ':9191', tls: {cert_file: a, key_file: b, client_ca_file: c}}\n" +
+			"forward_auth: {listen: ':9192', tls: {cert_file: a, key_file: b}}\ntrusted_proxies: [10.0.0.0/8]\n", ""},
+		{"answers that are repeated", "ext_authz: {listen: 'unix:///run/a', dangerously_repeat_answers: 2s}\n", "ext_authz.dangerously_repeat_answers"},
+	}
+	for _, row := range rows {
+		var keys []string
+		for _, warning := range parse(t, minimal+row.text).Warnings() {
+			key, _, _ := strings.Cut(warning, ":")
+			keys = append(keys, key)
+		}
+		if got := strings.Join(keys, " "); got != row.want {
+			t.Errorf("%s: warned of %q, want %q", row.name, got, row.want)
+		}
+	}
+}
+
+// Where other proxies forward, there is no backend to name, and nothing that would reach it.
+func TestWithoutABackendStepwardOnlyAnswers(t *testing.T) {
+	session := strings.TrimPrefix(minimal, "upstream: http://127.0.0.1:9000\n")
+	c := parse(t, session+"ext_authz: {listen: 'unix:///run/a'}\n")
+	if c.Upstream != nil || c.ExtAuthz.Listen != "unix:///run/a" || c.ExtAuthz.MaxStreams != 1000 || c.ExtAuthz.SpendBudget != 60*time.Millisecond {
+		t.Errorf("got %v, %+v", c.Upstream, c.ExtAuthz)
+	}
+	if p := faultOf(t, session); p.Field != "upstream" {
+		t.Errorf("neither backend nor door: %+v", p)
+	}
+	p := faultOf(t, session+"listen: 127.0.0.1:8080\next_authz: {listen: 'unix:///run/a'}\n")
+	if p.Field != "listen" || !strings.Contains(p.Fault, "without upstream") {
+		t.Errorf("an address that nobody listens on: %+v", p)
+	}
+	parse(t, session+"ext_authz: {listen: '127.0.0.1:8080'}\n") // the default of listen, which is not used
+}
+
 func TestParsingTheSameFileTwiceGivesTheSame(t *testing.T) {
 	data := []byte(minimal)
 	before := bytes.Clone(data)
@@ -446,7 +488,27 @@ func TestOneMistakeIsOneProblem(t *testing.T) {
 		{"settings on a path that is cleaned away", settingsFrom("/a/../{environmentId}"), "environment.settings.url", "is not a URL"},
 		{"settings with a password", settingsFrom("https://u:p@a.example/{environmentId}"), "environment.settings.url", "user name or password"},
 		{"a client authority without a certificate", "tls: {client_ca_file: ca.crt}\n", "tls.client_ca_file", "has no effect"},
+		{"a door for Envoy without an address", "ext_authz: {reflection: true}\n", "ext_authz", "has no listen"},
+		{"a door for proxies without an address", "forward_auth: {tls: {min_version: TLS1.3}}\n", "forward_auth", "has no listen"},
+		{"a door at which nobody may ask", "forward_auth: {listen: '127.0.0.1:9192'}\n", "trusted_proxies", "names nobody"},
+		{"a socket by a relative path", "ext_authz: {listen: 'unix://run.sock'}\n", "ext_authz.listen", "no absolute path"},
+		{"a socket that is a folder", "ext_authz: {listen: 'unix:///run/'}\n", "ext_authz.listen", "no absolute path"},
+		{"Envoy at no port", "ext_authz: {listen: localhost}\n", "ext_authz.listen", "is not"},
+		{"no questions at once", "ext_authz: {listen: '127.0.0.1:9191', max_streams: 0}\n", "ext_authz.max_streams", "more than nothing"},
+		{"more questions than there are", "ext_authz: {listen: '127.0.0.1:9191', max_streams: 2000000}\n", "ext_authz.max_streams", "is not between"},
+		{"two doors at one address", "ext_authz: {listen: ':9191'}\nforward_auth: {listen: '127.0.0.1:9191'}\ntrusted_proxies: [127.0.0.1/32]\n",
+			"forward_auth.listen", "is the address of ext_authz.listen too"},
+		{"two doors at one socket", "ext_authz: {listen: 'unix:///run/s'}\nforward_auth: {listen: 'unix:///run/s'}\n",
+			"forward_auth.listen", "is the address of ext_authz.listen too"},
+		{"a door at the proxy's address", "ext_authz: {listen: '127.0.0.1:8080'}\n", "ext_authz.listen", "is the address of listen too"},
+		{"Envoy's authority without a certificate", "ext_authz: {listen: '127.0.0.1:9191', tls: {client_ca_file: ca.crt}}\n",
+			"ext_authz.tls.client_ca_file", "has no effect"},
+		{"a certificate without its key", "forward_auth: {listen: 'unix:///run/s', tls: {cert_file: a.crt}}\n", "forward_auth.tls.cert_file", "has no key"},
 		{"a token in a header that is ours", "elevated: {header: Stepward-Token}\n", "elevated.header", "is removed from clients"},
+		{"a token in a device's header", "elevated: {header: X-Dynamic-Device-Registration-Token}\n", "elevated.header", "is a header of device registration"},
+		{"a fact in a device's header", "identity_headers: {subject: x-dynamic-device-nonce}\n", "identity_headers.subject", "is a header of device registration"},
+		{"an underscore name that is a device's", "underscore_headers: [x_dynamic_device_nonce]\n", "underscore_headers[0]", "X-Dynamic-Device-Nonce"},
+		{"a nonce that is forgotten at once", "device: {nonce_lifetime: 0}\n", "device.nonce_lifetime", "must be more than nothing"},
 		{"an environment in a proxy's header", "environment: {header: x-forwarded-env}\n",
 			"environment.header", "is removed from clients"},
 		{"an identity in place of the session", "session: {header: '', cookie: a}\nidentity_headers: {subject: authorization}\n",
@@ -643,4 +705,24 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("the secret is shown: %v", err)
 		}
 	})
+}
+
+func TestSessionCheck(t *testing.T) {
+	session := "session: {issuer: a, audience: b, jwks_file: k.json, check: {%s}}\nupstream: http://127.0.0.1:9000\n"
+	for _, check := range []string{"path: /session", "path: '/api/v0/sdk/{environmentId}/session', cache: 0, timeout: 1s"} {
+		if _, err := config.Parse("a.yaml", fmt.Appendf(nil, session, check), options()); err != nil {
+			t.Errorf("%s: %v", check, err)
+		}
+	}
+	for check, want := range map[string]string{
+		"path: session": "is not a path", "path: 'https://evil.example/session'": "is not a path", "path: '//evil.example/session'": "is not a path",
+		"path: '/a/../session'": "is not a path", "path: '/{environment}/session'": "is not a path", "path: '/x{environmentId}'": "is not a path",
+		"path: '/a?x={environmentId}'": "is not a path", "path: '/a%2Fb'": "is not a path", "path: '/a#b'": "is not a path", "path: '@evil.example/'": "is not a path",
+		"path: ''": "is empty", "path: /": "is not a path", "cache: 1s": "has no effect without session.check.path", "timeout: 1s": "has no effect without session.check.path",
+		"path: /session, timeout: 0": "must be more than nothing", "url: 'https://a.example'": "is not a key",
+	} {
+		if _, err := config.Parse("a.yaml", fmt.Appendf(nil, session, check), options()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v, want a problem that says %q", check, err, want)
+		}
+	}
 }

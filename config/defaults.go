@@ -17,13 +17,14 @@ func Defaults() *Config {
 			Header:  "Authorization",
 			Forward: true,
 			Scopes:  []string{"user:basic", "requiresAdditionalAuth", "userDataForm", "waasBackupToken", "device:register"},
+			Check:   SessionCheck{Cache: 10 * time.Second, Timeout: 2 * time.Second},
 		},
 		Elevated: Elevated{
 			Header:      "x-dyn-elevated-access-token",
 			MaxLifetime: 10 * time.Minute,
 			Scopes:      tokenScopes(),
 		},
-		MFA: MFA{Header: "x-mfa-auth-token", Remember: 30 * 24 * time.Hour},
+		MFA: MFA{Header: "x-mfa-auth-token", Remember: 30 * 24 * time.Hour, Introspection: Introspection{Timeout: 3 * time.Second}},
 		JWKS: JWKS{
 			StartWait:    30 * time.Second,
 			MinRefresh:   15 * time.Second,
@@ -42,6 +43,7 @@ func Defaults() *Config {
 			RegisteredScope:     "user:basic",
 			UnregisteredScope:   "device:register",
 			AdditionalAuthScope: "requiresAdditionalAuth",
+			NonceLifetime:       24 * time.Hour,
 		},
 		Policy:          Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 100 * time.Millisecond},
 		UnmatchedRoutes: "deny",

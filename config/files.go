@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"unicode"
 )
 
 // Disk is what CheckFiles may ask of the file system. The zero value is the real one.
@@ -41,6 +42,9 @@ func CheckFiles(c *Config, disk Disk) error {
 	f.verifier("session", &c.Session.Verifier)
 	f.verifier("elevated", &c.Elevated.Verifier)
 	f.verifier("mfa", &c.MFA.Verifier)
+	f.oneLine("mfa.introspection.bearer_file", c.MFA.Introspection.BearerFile, "the bearer token")
+	f.oneLine("mfa.introspection.basic_file", c.MFA.Introspection.BasicFile, "client_id:client_secret")
+	f.certificates("mfa.introspection.ca_file", c.MFA.Introspection.CAFile)
 	f.policy(c.Policy.Path)
 	f.secret("decision_log.key_file", c.DecisionLog.KeyFile)
 	f.certificates("ledger_options.ca_file", c.LedgerOptions.CAFile)
@@ -137,6 +141,19 @@ func (f *fileChecker) keySet(path, name string) {
 func (f *fileChecker) secret(path, name string) {
 	if data, ok := f.read(path, name); ok && len(data) < leastKey {
 		f.fail(path, fmt.Sprintf("%s has fewer than %d bytes", f.shown(path), leastKey), "make one with: head -c 32 /dev/urandom")
+	}
+}
+
+// oneLine checks the outermost form of a credential: whether it is a good one is for whoever asks for it to say.
+func (f *fileChecker) oneLine(path, name, what string) {
+	data, ok := f.read(path, name)
+	if !ok {
+		return
+	}
+	line := strings.TrimRight(string(data), "\r\n")
+	pair := strings.Contains(what, ":")
+	if line == "" || strings.ContainsFunc(line, unicode.IsControl) || pair && !strings.Contains(strings.Trim(line, ":"), ":") {
+		f.fail(path, f.shown(path)+" does not hold one line with "+what, "write "+what+" there, and nothing else")
 	}
 }
 

@@ -50,6 +50,7 @@ var examples = map[string]string{
 	"jwks":        "the https URL of the JWK Set (http only on loopback), or use jwks_file",
 	"settings":    "a path at upstream such as /api/v0/sdk/{environmentId}/settings, or an https URL (http only on loopback) with such a path",
 	"environment": "an environment's id: letters, digits, dots, dashes and underscores",
+	"endpoint":    "an https URL (http only on loopback), such as https://backend.internal/mfa/introspect",
 	"page":        "an https URL, such as https://app.example/verify",
 	"file":        "a path, which begins at this file's directory unless it is absolute",
 	"host":        "a host name, such as backend.internal",
@@ -60,6 +61,7 @@ var examples = map[string]string{
 	"quoted":      "printable ASCII without quotes or backslash",
 	"uri":         "the beginning of a URI, such as https://docs.example/problems/",
 	"cors":        "an origin such as https://app.example, without a path, or \"*\" alone",
+	"check":       "a path with {environmentId} in it, such as /api/v0/sdk/{environmentId}/session",
 	"sink":        "stdout, stderr, off, or a path with a slash, such as ./decisions.jsonl",
 }
 
@@ -166,6 +168,10 @@ func parseURL(text, form string) (u *url.URL, fault, remedy string) {
 	case "settings":
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
 			return nil, "would fetch settings over plain http", "use https, or a path alone, which is asked of upstream"
+		}
+	case "endpoint":
+		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
+			return nil, "would send tokens over plain http", "use https; http is for loopback only"
 		}
 	case "page":
 		if u.Scheme == "http" && !isLoopback(u.Hostname()) {
@@ -321,6 +327,8 @@ func checkForm(text, form string) (fault, remedy string) {
 	case "uri":
 		u, err := url.Parse(text)
 		return unless(err == nil && u.Scheme != "" && isQuotable(text) && !strings.Contains(text, " "), "does not begin a URI")
+	case "check":
+		return unless(isCheckPath(text), "is not a path of letters, digits and the signs -._~/ with no placeholder but {environmentId}")
 	case "cors":
 		return unless(text == "*" || isOrigin(text), "is not an origin")
 	case "sink":
@@ -328,6 +336,27 @@ func checkForm(text, form string) (fault, remedy string) {
 		return unless(known || strings.Contains(text, "/") && !strings.HasSuffix(text, "/"), "is no place for a log")
 	}
 	return "", ""
+}
+
+// isCheckPath accepts what reads alike to everybody, and one placeholder in place of whole segments.
+func isCheckPath(text string) bool {
+	if !strings.HasPrefix(text, "/") {
+		return false
+	}
+	for segment := range strings.SplitSeq(text[1:], "/") {
+		if segment == "{environmentId}" {
+			continue
+		}
+		for _, c := range []byte(segment) {
+			if c != '-' && c != '.' && c != '_' && c != '~' && (c < '0' || c > '9') && (c < 'A' || c > 'Z') && (c < 'a' || c > 'z') {
+				return false
+			}
+		}
+		if segment == "" || segment == "." || segment == ".." {
+			return false
+		}
+	}
+	return true
 }
 
 func unless(good bool, bad string) (fault, remedy string) {

@@ -98,6 +98,10 @@ func (c *checker) checkAsked() {
 			c.fail(section.name, "has no listen, so that the door stays closed", "write listen, such as 127.0.0.1:9191, or remove the section")
 		}
 	}
+	const longest = 2 * time.Second
+	if c.ExtAuthz.DangerouslyRepeatAnswers > longest {
+		c.fail("ext_authz.dangerously_repeat_answers", "is more than 2s", "write 1s: Envoy asks again at once or not at all")
+	}
 	const least, most = 1, 1 << 20
 	if c.ExtAuthz.MaxStreams < least || c.ExtAuthz.MaxStreams > most {
 		c.fail("ext_authz.max_streams", "is not between 1 and 1048576", "write 1000")
@@ -183,9 +187,22 @@ func (c *checker) checkVerifiers() {
 	switch {
 	case c.MFA.named():
 		c.verifier("mfa", &c.MFA.Verifier)
-	case c.names("mfa.types"), c.names("mfa.require_jti"):
+	case c.names("mfa.types"), c.names("mfa.require_jti") && c.MFA.Introspection.URL == nil:
 		c.fail("mfa", "says how tokens are verified, but names no issuer",
 			"add issuer, audience and jwks_url, or remove types and require_jti")
+	}
+	c.introspection(&c.MFA.Introspection)
+}
+
+func (c *checker) introspection(in *Introspection) {
+	const section = "mfa.introspection"
+	switch {
+	case in.URL == nil && c.names(section):
+		c.fail(section+".url", "is missing", "write the address of the endpoint, or remove the section")
+	case in.BearerFile != "" && in.BasicFile != "":
+		c.fail(section+".basic_file", "stands beside bearer_file", "keep the one that the endpoint asks for")
+	case in.URL != nil && in.URL.Scheme == "http" && in.CAFile != "":
+		c.fail(section+".ca_file", "has no effect on a plain http endpoint", "write https in url, or remove it")
 	}
 }
 
@@ -367,6 +384,7 @@ func (c *checker) checkHeaders() {
 	if c.Session.Header == "" && c.Session.Cookie == "" {
 		c.fail("session.header", "is empty, and there is no session.cookie", "write where the session token travels")
 	}
+	c.checkCheck()
 	first := make(map[string]role)
 	for _, r := range c.roles() {
 		if r.header == "" {
@@ -385,10 +403,21 @@ func (c *checker) checkHeaders() {
 	c.checkUnderscores(first)
 }
 
+// checkCheck finds what says how to ask without saying what.
+func (c *checker) checkCheck() {
+	for _, path := range [...]string{"session.check.cache", "session.check.timeout"} {
+		if c.Session.Check.Path == "" && c.names(path) {
+			c.fail(path, "has no effect without session.check.path", "add it, such as path: /api/v0/sdk/{environmentId}/session")
+		}
+	}
+}
+
 // checkRole refuses to read what is removed from requests before anything reads it, and to overwrite the session.
 func (c *checker) checkRole(r role) bool {
 	name := textproto.CanonicalMIMEHeaderKey(r.header)
 	switch {
+	case strings.HasPrefix(name, deviceHeaders):
+		c.fail(r.path, "is a header of device registration", "choose another name")
 	case r.ours && name == "Authorization":
 		c.fail(r.path, "is the header in which the session travels", "choose another name, such as Stepward-Subject")
 	case !r.ours && removedFromClients(name):
@@ -398,6 +427,9 @@ func (c *checker) checkRole(r role) bool {
 	}
 	return false
 }
+
+// deviceHeaders begins the names of headers whose meaning is Dynamic's (docs/devices.md).
+const deviceHeaders = "X-Dynamic-Device-"
 
 // removedFromClients knows the families; internal/framing, which removes them, knows some single names more.
 func removedFromClients(name string) bool {
@@ -413,7 +445,7 @@ func (c *checker) checkUnderscores(roles map[string]role) {
 		switch {
 		case taken:
 			c.fail(path, "can be read as the header of "+other.path, "remove it")
-		case removedFromClients(name), slices.Contains(ours[:], name), name == "Authorization":
+		case removedFromClients(name), strings.HasPrefix(name, deviceHeaders), slices.Contains(ours[:], name), name == "Authorization":
 			c.fail(path, "can be read as "+name, "remove it")
 		}
 	}

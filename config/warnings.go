@@ -26,6 +26,9 @@ func (c *Config) Warnings() []string {
 		"unmatched_routes: dangerously_pass forwards requests that no route matches, unjudged")
 	warn(c.Elevated.Forward, "elevated.forward: the backend sees elevated access tokens, and whoever holds one is the user")
 	warn(c.MFA.Forward, "mfa.forward: the backend sees action-based MFA tokens")
+	warn(c.MFA.Introspection.URL != nil && c.MFA.Introspection.BearerFile == "" && c.MFA.Introspection.BasicFile == "" &&
+		!isLoopback(c.MFA.Introspection.URL.Hostname()),
+		"mfa.introspection: asks without credentials, so the endpoint answers everybody who reaches it; set bearer_file or basic_file")
 	warn(c.Elevated.MaxLifetime > longElevated, "elevated.max_lifetime: elevated tokens may live for more than an hour")
 	warn(!listensOnLoopback(c.Admin.Listen),
 		"admin.listen: metrics and health, which need no authentication, are offered beyond loopback")

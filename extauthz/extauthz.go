@@ -42,6 +42,9 @@ type Config struct {
 type judge struct {
 	Config
 	unseen unseen
+	// Names, in lower case, that are removed whether or not the client sent them: facts and tokens that are spent here, with their
+	// twins; and for a proxy that does not tell all, whatever never reaches a backend.
+	spent, withheld []string
 }
 
 func newJudge(c Config) (*judge, error) {
@@ -58,7 +61,16 @@ func newJudge(c Config) (*judge, error) {
 		c.Now = time.Now
 	}
 	c.Credentials, c.Identity = c.Credentials.Canonical(), c.Identity.Canonical()
-	return &judge{Config: c, unseen: unseen{log: c.Log, header: c.Credentials.ElevatedHeader}}, nil
+	j := &judge{Config: c, unseen: unseen{log: c.Log, header: c.Credentials.ElevatedHeader}}
+	spent := c.Identity.Names()
+	if !c.Credentials.ForwardElevated {
+		spent = append(spent, c.Credentials.ElevatedHeader)
+	}
+	if !c.Credentials.ForwardMFA {
+		spent = append(spent, c.Credentials.MFAHeader)
+	}
+	j.spent, j.withheld = withTwins(spent), withTwins(append(c.Rules.Withheld(), spent...))
+	return j, nil
 }
 
 // asked is one client's request as the asking proxy tells of it.
@@ -113,54 +125,58 @@ func (j *judge) decide(a *asked, why reason.Reason, decide func(*gate.Request, *
 	a.verdict.Settle(gate.Outcome{})
 }
 
-// changes returns what the asking proxy must do to the client's header before it forwards: names to remove, then values to set.
-// No name is in both. Names are in net/http's form.
-func (j *judge) changes(a *asked) (remove []string, set map[string]string) {
-	set = map[string]string{}
-	j.Identity.Tell(&a.verdict, func(name, value string) { set[name] = value })
-	set["X-Request-Id"] = a.verdict.RequestID
+// field is one header field.
+type field struct{ name, value string }
+
+// changes returns what the asking proxy must do to the client's header before it forwards: names to remove, then fields to set. No
+// name is in both. Names are in lower case. all says that the proxy may know of fields that it did not tell.
+func (j *judge) changes(a *asked, all bool) (remove []string, set []field) {
+	set = make([]field, 0, 6)
+	add := func(name, value string) { set = append(set, field{strings.ToLower(name), value}) }
+	j.Identity.Tell(&a.verdict, add)
+	add("x-request-id", a.verdict.RequestID)
 	kept := a.request.Header // a copy of told that has been stripped
 	j.Credentials.Withhold(kept, a.verdict.Preflight)
-	gone := map[string]bool{}
-	for _, name := range j.withheld(a.verdict.Preflight) {
-		gone[name] = true
+	if cookie := kept["Cookie"]; len(cookie) > 0 && !slices.Equal(cookie, a.told["Cookie"]) {
+		add("cookie", strings.Join(cookie, "; "))
+	}
+	always := j.spent
+	if all {
+		always = j.withheld
+	}
+	remove = make([]string, 0, len(always)+4)
+	isSet := func(name string) bool { return slices.ContainsFunc(set, func(f field) bool { return f.name == name }) }
+	for _, name := range always {
+		if !isSet(name) {
+			remove = append(remove, name)
+		}
 	}
 	for name := range a.told {
-		if _, stays := kept[name]; !stays && name != "Host" {
-			gone[name] = true
+		if _, stays := kept[name]; stays || name == "Host" {
+			continue
+		}
+		if name = strings.ToLower(name); !isSet(name) && !slices.Contains(remove, name) {
+			remove = append(remove, name)
 		}
 	}
-	if cookie := kept["Cookie"]; len(cookie) > 0 && !slices.Equal(cookie, a.told["Cookie"]) {
-		set["Cookie"] = strings.Join(cookie, "; ")
-	}
-	for name := range set {
-		delete(gone, name)
-	}
-	return slices.Sorted(maps.Keys(gone)), set
+	return remove, set
 }
 
-// withheld are the names that are removed whether or not the client sent them: the proxy may know of a copy that it did not tell.
-// Each has its twins with underscores, which many backends read alike.
-func (j *judge) withheld(preflight bool) []string {
-	names := j.Identity.Names()
-	c := &j.Credentials
-	if !c.ForwardElevated || preflight {
-		names = append(names, c.ElevatedHeader)
-	}
-	if !c.ForwardMFA || preflight {
-		names = append(names, c.MFAHeader)
-	}
+// withTwins adds to each name, in lower case, its twin with underscores, which many backends read alike.
+func withTwins(names []string) []string {
+	var list []string
 	for _, name := range names {
+		name = strings.ToLower(name)
+		list = append(list, name)
 		if twin := strings.ReplaceAll(name, "-", "_"); twin != name {
-			names = append(names, twin)
+			list = append(list, twin)
 		}
 	}
-	return names
+	return list
 }
 
-// answer is a refusal as the reverse-proxy door would write it.
+// answer is a refusal as the reverse-proxy door would write it, but for its status: challenge.Status knows it.
 type answer struct {
-	status int
 	header http.Header
 	body   []byte
 }
@@ -168,19 +184,24 @@ type answer struct {
 // Header, Write and WriteHeader are http.ResponseWriter's.
 func (a *answer) Header() http.Header { return a.header }
 
-func (a *answer) WriteHeader(status int) { a.status = status }
+func (a *answer) WriteHeader(int) {}
 
 func (a *answer) Write(p []byte) (int, error) {
 	a.body = append(a.body, p...)
 	return len(p), nil
 }
 
+// profileOf is the request's profile, or ours where it names none that there is.
+func (j *judge) profileOf(a *asked) challenge.Profile {
+	if j.Challenges[a.profile] == nil {
+		return j.Profile
+	}
+	return a.profile
+}
+
 // refuse words the refusal in the request's profile.
 func (j *judge) refuse(a *asked) *answer {
-	writer := j.Challenges[a.profile]
-	if writer == nil {
-		writer = j.Challenges[j.Profile]
-	}
+	writer := j.Challenges[j.profileOf(a)]
 	method := a.request.Method
 	if method == http.MethodHead { // whoever asked drops the body, and a length without one says nothing
 		method = http.MethodGet

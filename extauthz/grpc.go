@@ -187,10 +187,10 @@ func announcesBody(h http.Header) bool {
 }
 
 func (s *GRPC) allowed(a *asked) *authv3.CheckResponse {
-	remove, set := s.changes(a)
-	ok := &authv3.OkHttpResponse{HeadersToRemove: lowered(remove)}
-	for _, name := range sortedKeys(set) {
-		ok.Headers = append(ok.Headers, header(name, set[name]))
+	remove, set := s.changes(a, false) // Envoy tells of every field
+	ok := &authv3.OkHttpResponse{HeadersToRemove: remove, Headers: make([]*corev3.HeaderValueOption, len(set))}
+	for i, f := range set {
+		ok.Headers[i] = header(f.name, f.value)
 	}
 	told := http.Header{}
 	challenge.Inform(told, &a.verdict)
@@ -205,11 +205,7 @@ func (s *GRPC) allowed(a *asked) *authv3.CheckResponse {
 }
 
 func (s *GRPC) denied(a *asked) *authv3.CheckResponse {
-	w := s.refuse(a)
-	profile := a.profile
-	if s.Challenges[profile] == nil {
-		profile = s.Profile
-	}
+	w, profile := s.refuse(a), s.profileOf(a)
 	// A gRPC caller's answer is HTTP 200, which Envoy makes by itself of any other status.
 	denied := &authv3.DeniedHttpResponse{
 		Status: &typev3.HttpStatus{Code: typev3.StatusCode(challenge.Status(profile, a.verdict.Reason))},
@@ -246,12 +242,12 @@ func addition(name, value string) *corev3.HeaderValueOption {
 
 // metadata is for Envoy's later filters and its access log, under envoy.filters.http.ext_authz.
 func metadata(v *gate.Verdict) *structpb.Struct {
-	fields := map[string]*structpb.Value{}
-	for name, value := range map[string]string{
-		"decision_id": v.DecisionID, "outcome": v.Outcome(), "reason": string(v.Reason), "operation": v.Operation(), "subject": v.Subject,
+	fields := make(map[string]*structpb.Value, 5)
+	for _, f := range [...]field{
+		{"decision_id", v.DecisionID}, {"outcome", v.Outcome()}, {"reason", string(v.Reason)}, {"operation", v.Operation()}, {"subject", v.Subject},
 	} {
-		if value != "" {
-			fields[name] = structpb.NewStringValue(value)
+		if f.value != "" {
+			fields[f.name] = structpb.NewStringValue(f.value)
 		}
 	}
 	return &structpb.Struct{Fields: fields}

@@ -86,29 +86,25 @@ func (s *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		answer := s.refuse(a)
 		maps.Copy(w.Header(), answer.header)
 		w.Header().Del("Content-Length")
-		w.WriteHeader(m.status(answer.status))
+		// The answer's own status is no measure: a gRPC caller's refusal is HTTP 200, which whoever asked would take for a yes.
+		w.WriteHeader(m.status(challenge.Status(s.profileOf(a), a.verdict.Reason)))
 		_, _ = w.Write(answer.body) // whoever asked is gone
 		return
 	}
 	s.allow(w, a, m)
 }
 
-// allow says yes, with what the proxy is to change in the request. Facts that are not known are told as empty, so that a proxy
-// which copies them overwrites what the client wrote.
+// allow says yes, with what the proxy is to change in the request.
 func (s *HTTP) allow(w http.ResponseWriter, a *asked, m mode) {
-	remove, set := s.changes(a)
+	remove, set := s.changes(a, true)
 	h := w.Header()
-	for _, name := range s.Identity.Names() {
-		h[name] = []string{""}
-	}
-	for name, value := range set {
-		h[name] = []string{value}
-	}
-	if !m.removes {
-		delete(h, "Cookie") // an answer's is read by nobody
+	for _, f := range set {
+		h.Set(f.name, f.value)
 	}
 	if m.removes {
-		h.Set("X-Envoy-Auth-Headers-To-Remove", strings.Join(lowered(remove), ","))
+		h.Set("X-Envoy-Auth-Headers-To-Remove", strings.Join(remove, ","))
+	} else {
+		h.Del("Cookie") // an answer's is read by nobody
 	}
 	challenge.Inform(h, &a.verdict) // for a proxy that copies fields of this answer into the client's
 	h.Set("Cache-Control", "no-store")
@@ -148,7 +144,13 @@ func (s *HTTP) read(a *asked, r *http.Request) (mode, reason.Reason) {
 		}
 		described[i] = values[0]
 	}
-	return m, s.receive(a, described[0], described[1], described[2], withoutConnection(r.Header))
+	if why := s.receive(a, described[0], described[1], described[2], withoutConnection(r.Header)); why != "" {
+		return m, why
+	}
+	if err := s.Rules.CheckTwins(r.Header); err != nil { // nobody would remove them
+		return m, door.FramingReason(err)
+	}
+	return m, ""
 }
 
 // onSocket reports whether a question came over a Unix socket, whose rights say who may ask.

@@ -4,19 +4,11 @@ import (
 	"maps"
 	"net"
 	"slices"
-	"strings"
 
 	"google.golang.org/grpc/peer"
 )
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
-
-func lowered(names []string) []string {
-	for i, name := range names {
-		names[i] = strings.ToLower(name)
-	}
-	return names
-}
 
 // hostOf names a peer without its port, which differs from connection to connection.
 func hostOf(p *peer.Peer) string {

@@ -33,11 +33,16 @@ type Server struct {
 	health   *health.Server
 }
 
+// streamWorkers answer questions; those beyond have a goroutine of their own.
+const streamWorkers = 64
+
 // NewServer takes the listener over: it is closed by Shutdown.
 func NewServer(c ServerConfig, d *GRPC) *Server {
 	options := []grpc.ServerOption{
 		grpc.MaxConcurrentStreams(c.MaxStreams), grpc.MaxRecvMsgSize(c.MaxMessage), grpc.MaxHeaderListSize(32 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
+		// A goroutine of its own for each question would grow its stack anew each time, a fifth of all work.
+		grpc.NumStreamWorkers(streamWorkers),
 		// Envoy keeps few connections for long and may ping them every few seconds, also when nothing is asked.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),

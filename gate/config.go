@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/stepward/stepward/internal/decisionlog"
+	"github.com/stepward/stepward/internal/standing"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/token"
@@ -59,6 +60,9 @@ type SessionConfig struct {
 	Verify VerifyFunc
 	Header string // default Authorization; a value there is "Bearer <token>"
 	Cookie string // "" = not read from a cookie
+	// Check asks the backend whether a proven session still stands: nil, standing.ErrEnded, or any other error where that is
+	// not known, which refuses. Nil asks nobody.
+	Check func(context.Context, standing.Session) error
 }
 
 // TokenConfig says where the elevated access token travels: as the bare value of one header.
@@ -73,7 +77,8 @@ type MFAConfig struct {
 	Header string
 	// Remember is how long the key of a token without exp is kept, default 30 days.
 	Remember time.Duration
-	// EnrolledClaim names a boolean session claim; false there means that the user has no MFA method and needs none.
+	// EnrolledClaim names a session claim that tells whether the user has a second factor: a boolean, or a list of credentials
+	// such as verified_credentials. Whatever else it is, or "" here, counts as enrolled.
 	EnrolledClaim string
 }
 
@@ -95,11 +100,15 @@ type ClientConfig struct {
 	DenyUndeclared         bool
 }
 
-// DeviceConfig names the session scopes that tell how far a sign-in has come.
+// DeviceConfig names the session scopes that tell how far a sign-in has come, and what a proof of a device's key is worth.
 type DeviceConfig struct {
 	RegisteredScope     string // user:basic
 	UnregisteredScope   string // device:register
 	AdditionalAuthScope string // requiresAdditionalAuth
+	// KeyClaim names the session claim with the device's public key, as a proof spells it; "" binds proofs to no session.
+	KeyClaim string
+	// NonceLifetime is how long a spent nonce is remembered: at least as long as the backend accepts it. Default 24 h.
+	NonceLifetime time.Duration
 }
 
 func (c *Config) check() error {
@@ -137,6 +146,9 @@ func (c *Config) setDefaults() {
 	}
 	if c.LedgerTimeout == 0 {
 		c.LedgerTimeout = time.Second
+	}
+	if c.Device.NonceLifetime == 0 {
+		c.Device.NonceLifetime = defaultNonceLifetime
 	}
 	if c.MFA.Remember == 0 {
 		c.MFA.Remember = 30 * 24 * time.Hour

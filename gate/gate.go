@@ -49,14 +49,16 @@ type decision struct {
 	match    policy.Match
 	input    policy.Input
 
-	session    *token.Claims // nil unless proven
-	sessionErr error         // why session is nil; nil, nil means that none was sent
+	sessionToken string
+	session      *token.Claims // nil unless proven
+	sessionErr   error         // why session is nil; nil, nil means that none was sent
 
 	environment environment
 	declared    apiversion.Declaration
 	declaredErr error
 	sdk         apiversion.SDK
 
+	nonce   nonce      // of a proof that the requirement asks for
 	claimed bool       // a reservation was tried, for
 	key     ledger.Key // this key
 
@@ -113,7 +115,7 @@ func (g *Gate) begin(r *Request, v *Verdict) {
 }
 
 // judge is the order of refusal (design.md section 10, item 3): framing, route, body, Rego, floor, SDK, session,
-// environment, additional auth, device, policy deny, elevated token, reserve.
+// environment, additional auth, device, policy deny, whether the session stands, device proof, elevated token, reserve.
 func (g *Gate) judge(ctx context.Context, r *Request, v *Verdict, d *decision) reason.Reason {
 	d.snapshot = g.config.Policy()
 	if d.snapshot == nil {
@@ -144,7 +146,7 @@ func (g *Gate) judge(ctx context.Context, r *Request, v *Verdict, d *decision) r
 		return reason.PolicyError
 	}
 	v.Requirement = q
-	if r.Method == http.MethodHead && needsToken(q) {
+	if r.Method == http.MethodHead && spends(q) {
 		v.Allowed = []string{http.MethodGet}
 		return reason.MethodNotAllowed
 	}
@@ -157,16 +159,27 @@ func (g *Gate) judge(ctx context.Context, r *Request, v *Verdict, d *decision) r
 	if q.Deny != nil {
 		return reason.Forbidden
 	}
-	if !needsToken(q) {
-		return reason.None
-	}
-	if r.Header.Get("Early-Data") == "1" { // RFC 8470: replayable by anybody on the way
+	if spends(q) && r.Header.Get("Early-Data") == "1" { // RFC 8470: replayable by anybody on the way
 		return reason.TooEarly
 	}
-	return g.stepUp(ctx, r, v, d, q)
+	if why := g.standing(ctx, r, v, d, q); why != reason.None {
+		return why
+	}
+	if why := g.proveDevice(r, d, q); why != reason.None {
+		return why
+	}
+	if needsToken(q) {
+		if why := g.stepUp(ctx, r, v, d, q); why != reason.None {
+			return why
+		}
+	}
+	return g.spendNonce(ctx, r, v, d, q)
 }
 
 func needsToken(q *policy.Requirement) bool { return len(q.Scopes) > 0 || q.MFAAction != "" }
+
+// spends reports whether a request that meets the requirement may use something up.
+func spends(q *policy.Requirement) bool { return needsToken(q) || q.DeviceProof }
 
 // isPreflight reports whether a browser asks whether it may send a request that has a route (Fetch standard, CORS-preflight
 // fetch). Where the policy has a route for OPTIONS itself, that judges.
@@ -234,6 +247,9 @@ func (g *Gate) facts(ctx context.Context, r *Request, v *Verdict, d *decision) r
 	}
 	if d.session != nil {
 		v.Subject, v.SessionExpires = d.session.Subject, d.session.Expires
+	}
+	if why := registrationToken(r.Header); why != reason.None {
+		return why
 	}
 	var version, sdk string
 	var ok bool

@@ -177,7 +177,7 @@ func newFixture(t *testing.T, change func(*gate.Config)) *fixture {
 func withEnvironments(t *testing.T, yaml string) func(*gate.Config) {
 	t.Helper()
 	files := fstest.MapFS{}
-	for _, name := range []string{"requirement.rego", "clients.rego", "environment.rego", "proof.rego", "data.yaml"} {
+	for _, name := range []string{"requirement.rego", "clients.rego", "environment.rego", "proof.rego", "redirect.rego", "data.yaml"} {
 		text, err := rego.FS.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

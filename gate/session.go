@@ -33,6 +33,7 @@ func (g *Gate) proveSession(ctx context.Context, r *Request, d *decision) reason
 	if why != reason.None || raw == "" {
 		return why
 	}
+	d.sessionToken = raw
 	d.session, d.sessionErr = g.config.Session.Verify(ctx, raw)
 	if d.sessionErr != nil {
 		d.session = nil

@@ -17,6 +17,8 @@ type spend struct {
 	timeout   time.Duration
 	key       ledger.Key
 	owner     ledger.Owner
+	nonce     *held // reserved along with a token; nil if there is none
+	tokenless bool  // key is a nonce's
 	releaseOn []int
 	record    func(state string, status int)
 	onError   func(op string, err error)
@@ -58,7 +60,26 @@ func (s *spend) settle(o Outcome) {
 	case op == "release":
 		s.state = TokenUnused
 	}
+	s.settleNonce(ctx, o)
+	if s.tokenless {
+		s.state = TokenAbsent
+	}
 	s.record(state, o.Status)
+}
+
+// settleNonce gives a nonce back only where the backend cannot have seen it: whatever it says of the operation, it has spent
+// the nonce itself.
+func (s *spend) settleNonce(ctx context.Context, o Outcome) {
+	if s.nonce == nil {
+		return
+	}
+	op, act := "commit", s.store.Commit
+	if o.Unsent {
+		op, act = "release", s.store.Release
+	}
+	if err := act(ctx, s.nonce.key, s.nonce.owner); err != nil {
+		s.onError(op, err)
+	}
 }
 
 // reserveFailure is the one place where a store's answer becomes a reason.

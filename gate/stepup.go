@@ -30,9 +30,14 @@ func (g *Gate) stepUp(ctx context.Context, r *Request, v *Verdict, d *decision, 
 	if d.session == nil { // the load probe refuses such a policy; a token without a session has nobody to belong to
 		return reason.SessionRequired
 	}
-	if len(q.Scopes) == 0 {
+	if q.MFAAction != "" {
 		return g.mfa(ctx, r, v, d, q)
 	}
+	return g.elevated(ctx, r, v, d, q)
+}
+
+// elevated proves an elevated token with the requirement's scopes and spends it where it or the requirement says so.
+func (g *Gate) elevated(ctx context.Context, r *Request, v *Verdict, d *decision, q *policy.Requirement) reason.Reason {
 	claims, why := g.proveToken(ctx, r.Header, g.config.Elevated.Header, g.config.Elevated.Verify, elevatedWords, d)
 	if why != reason.None {
 		return why
@@ -51,24 +56,6 @@ func (g *Gate) stepUp(ctx context.Context, r *Request, v *Verdict, d *decision, 
 	return g.reserve(ctx, r, v, d, q, claims, elevatedWords)
 }
 
-// mfa is the old action-based MFA, for environments below 2026_04_01.
-func (g *Gate) mfa(ctx context.Context, r *Request, v *Verdict, d *decision, q *policy.Requirement) reason.Reason {
-	if name := g.config.MFA.EnrolledClaim; name != "" {
-		if enrolled, ok := d.session.Members[name].(bool); ok && !enrolled {
-			return reason.None
-		}
-	}
-	if g.config.MFA.Verify == nil {
-		return reason.MFATokenInvalid
-	}
-	claims, why := g.proveToken(ctx, r.Header, g.config.MFA.Header, g.config.MFA.Verify, mfaWords, d)
-	if why != reason.None {
-		return why
-	}
-	v.TokenState = TokenUnused
-	return g.reserve(ctx, r, v, d, q, claims, mfaWords)
-}
-
 // proveToken reads one token header and proves form, signature and that the token belongs to the session's user and
 // environment. Whether a token is expired is said only to its owner.
 func (g *Gate) proveToken(ctx context.Context, h http.Header, header string, verify VerifyFunc, w words, d *decision) (*token.Claims, reason.Reason) {
@@ -78,6 +65,8 @@ func (g *Gate) proveToken(ctx context.Context, h http.Header, header string, ver
 		return nil, reason.InvalidRequest
 	case raw == "":
 		return nil, w.required
+	case verify == nil:
+		return nil, w.invalid
 	}
 	claims, err := verify(ctx, raw)
 	var expired *token.ExpiredError
@@ -120,7 +109,7 @@ func (g *Gate) reserve(ctx context.Context, r *Request, v *Verdict, d *decision,
 	if r.Shadow || d.snapshot.Environment(v.Environment).Shadow {
 		return reason.None
 	}
-	if !r.Deadline.IsZero() && time.Until(r.Deadline) < g.config.SpendBudget {
+	if g.isTooLate(r) {
 		v.TokenState = TokenUnused
 		return reason.ConsumptionStoreUnavailable
 	}
@@ -134,13 +123,25 @@ func (g *Gate) reserve(ctx context.Context, r *Request, v *Verdict, d *decision,
 	// The client's cancellation must not decide whether a token counts as spent.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), g.config.LedgerTimeout)
 	defer cancel()
+	// A nonce before the token: what a crash between the two costs is then the one of which the client has many.
+	nonce, why := g.reserveNonce(ctx, d)
+	if why != reason.None {
+		return why
+	}
 	if err := g.config.Ledger.Reserve(ctx, claim); err != nil {
+		g.giveBack(nonce)
 		why, state := reserveFailure(err, w.required, w.consumed)
 		v.TokenState = state
 		return why
 	}
 	v.spend = g.hold(r, v, d, q, claim)
+	v.spend.nonce = nonce
 	return reason.None
+}
+
+// isTooLate reports whether whoever asked would not hear the answer in time.
+func (g *Gate) isTooLate(r *Request) bool {
+	return !r.Deadline.IsZero() && time.Until(r.Deadline) < g.config.SpendBudget
 }
 
 // hold makes the reservation's handle. Its outcome record is fixed now, because the door may reuse r before it settles.
@@ -178,6 +179,9 @@ func keyOf(c *token.Claims, environment string, w words) ledger.Key {
 	}
 	if w == mfaWords {
 		kind = ledger.KindMFA
+		if c.Issuer == "" { // introspected: where no environment was named, it is the same token in all of them
+			environment = c.Environment
+		}
 	}
 	return ledger.KeyOf(kind, environment, c.Issuer, id)
 }

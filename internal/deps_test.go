@@ -31,6 +31,8 @@ var allowed = map[string][]string{
 	"internal/settings":    {"internal/fetch"},
 	"internal/strictjson":  {},
 	"internal/watch":       {},
+	"internal/deviceproof": {},
+	"internal/standing":    {},
 
 	"config": {},
 	"rego":   {},
@@ -38,7 +40,7 @@ var allowed = map[string][]string{
 	"ledger": {},
 	"policy": {},
 
-	"gate":      {"token", "ledger", "policy", "internal/decisionlog", "internal/strictjson"},
+	"gate":      {"token", "ledger", "policy", "internal/decisionlog", "internal/strictjson", "internal/deviceproof", "internal/standing"},
 	"challenge": {"gate", "policy"},
 	"proxy":     {"gate", "challenge", "internal/door", "internal/framing"},
 	"extauthz":  {"gate", "challenge", "internal/door", "internal/framing"},
@@ -51,7 +53,7 @@ var allowed = map[string][]string{
 
 	"examples/issuer":  {},
 	"examples/backend": {},
-	"examples/openid":  {},
+	"examples/oidc":    {},
 	"examples/demo":    {"examples/backend", "examples/issuer"},
 }
 
@@ -61,9 +63,9 @@ var unrestricted = []string{"cmd/stepward", "internal/testkit", "bench", "test"}
 // owners says which packages alone may import a dependency, so that its types never leak.
 var owners = map[string][]string{
 	"github.com/open-policy-agent/opa":                     {"policy"},
-	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer", "examples/openid"},
+	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer", "examples/oidc"},
 	"github.com/hashicorp/golang-lru":                      {"token", "policy"},
-	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend", "examples/openid"},
+	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend", "examples/oidc"},
 	"github.com/rs/cors":                                   {"challenge", "examples/backend"},
 	"github.com/go-webauthn/webauthn":                      {"examples/issuer"},
 	"github.com/decred/dcrd/dcrec/secp256k1":               {"examples/issuer"},

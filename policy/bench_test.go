@@ -146,7 +146,7 @@ func manyRoutes(tb testing.TB, n, cacheSize int) *policy.Snapshot {
 		data = fmt.Appendf(data, "  \"POST /sdk/{environmentId}/section%d/{walletId}/export\": {operation: wallet.export}\n", i)
 	}
 	files := fstest.MapFS{"data.yaml": &fstest.MapFile{Data: data}}
-	for _, name := range []string{"clients.rego", "environment.rego", "proof.rego", "requirement.rego"} {
+	for _, name := range []string{"clients.rego", "environment.rego", "proof.rego", "redirect.rego", "requirement.rego"} {
 		text, err := rego.FS.ReadFile(name)
 		if err != nil {
 			tb.Fatal(err)

@@ -59,6 +59,7 @@ var tricky = []struct{ name, rules string }{
 	{"any header", `answer := {v | v := input.request.headers[_][_]}`},
 	{"a query by name", `answer := {v | v := input.request.query.a[_]}`},
 	{"the second of a query", `answer := [v | v := input.request.query.b[1]]`},
+	{"two of a query", `answer := [[v | v := input.request.query.a], [v | v := input.request.query.b]]`},
 	{"names of the query", `answer := {k | input.request.query[k]}`},
 	{"deep in a body", `answer := [v | v := input.request.body.a.b]`},
 	{"an element of a body", `answer := [v | v := input.request.body.a[0].b]`},
@@ -317,7 +318,7 @@ func (c *choices) query() string {
 	for range c.next(4) {
 		q.Add(pick(c, "a", "b", "other", ""), c.word())
 	}
-	return pick(c, q.Encode(), q.Encode()+"&", "a", "a=", "a=%zz", "a;b", "")
+	return pick(c, q.Encode(), q.Encode()+"&", "a", "a=", "a=%zz", "a;b", "", "%61=1", "a=1&b=%zz", "b=1&a=2&%61=3", "a=1;b=2", "%a=1&a+=2")
 }
 
 // change changes one thing about the input.
@@ -574,7 +575,8 @@ func TestValuesThatJSONDoesNotHave(t *testing.T) {
 func TestTheShippedPolicyReadsLittle(t *testing.T) {
 	got := fmt.Sprint(shippedSnapshot(t, policy.Config{}).Reads())
 	if want := "[[operation] [environment id] [session scope] [request body allowNewMFALinking] [request body businessAccountId] " +
-		"[request body jwt] [request body requestedScopes]]"; got != want {
+		"[request body jwt] [request body redirectUrl] [request body requestedScopes] [request body state] [request headers origin] " +
+		"[request query redirect_uri] [request query state]]"; got != want {
 		t.Errorf("reads %s, want %s: every further one makes the cache answer less often", got, want)
 	}
 }

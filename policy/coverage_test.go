@@ -23,16 +23,17 @@ var update = flag.Bool("update", false, "write docs/dynamic-coverage.md instead 
 
 // openBecause says why an operation asks for a session at most. Routes of which more is known say it in dynamic-rows.tsv.
 var openBecause = map[string]string{
-	"public":        "the generated client sends no session",
-	"session.begin": "begins a session, so there is none yet",
-	"session.keep":  "renews, tells or ends a session, one that is no longer good too",
-	"user.check":    "a session is enough: nothing is changed",
-	"user.read":     "a session is enough: nothing is changed",
-	"user.write":    "a session is enough: no step-up is known",
-	"wallet.read":   "a session is enough: nothing is changed",
-	"wallet.write":  "a session is enough: no step-up is known",
-	"mfa.read":      "whoever still owes the second factor must see which ones there are",
-	"admin":         "the API of dashboards and API keys asks for no step-up, so it is refused",
+	"public":           "the generated client sends no session",
+	"session.begin":    "begins a session, so there is none yet",
+	"session.callback": "a provider's page sends it, which has no session",
+	"session.keep":     "renews, tells or ends a session, one that is no longer good too",
+	"user.check":       "a session is enough: nothing is changed",
+	"user.read":        "a session is enough: nothing is changed",
+	"user.write":       "a session is enough: no step-up is known",
+	"wallet.read":      "a session is enough: nothing is changed",
+	"wallet.write":     "a session is enough: no step-up is known",
+	"mfa.read":         "whoever still owes the second factor must see which ones there are",
+	"admin":            "the API of dashboards and API keys asks for no step-up, so it is refused",
 }
 
 // sessionless are routes to which the generated client sends a session that the policy does not demand.
@@ -293,11 +294,12 @@ func TestEveryShippedRouteIsAnEndpoint(t *testing.T) {
 	}
 }
 
-// Below 2026_04_01 no elevated token is asked for anywhere, whatever is switched on.
+// Below 2026_04_01 no elevated token is asked for anywhere, whatever is switched on; one is only accepted in place of an MFA
+// token.
 func TestBelowTheVersionNothingNeedsAnElevatedToken(t *testing.T) {
 	for _, e := range readDynamic(t).endpoints {
 		for _, r := range e.roles {
-			if len(r.below.Scopes)+len(r.actionsBelow.Scopes) > 0 || r.below.MFAAction != "" {
+			if len(r.below.Scopes) > 0 || r.below.MFAAction != "" || len(r.actionsBelow.Scopes) > 0 && r.actionsBelow.MFAAction == "" {
 				t.Errorf("%s: %+v and %+v", e.key(), r.below, r.actionsBelow)
 			}
 			// What was configured carries over.
@@ -491,7 +493,7 @@ asking it about every operation of Dynamic's newest generated client (%d endpoin
 that only older clients call, and about the administration API. Nothing here was tried on the live service.
 
 - **below** is an environment whose ` + "`minimum_api_version`" + ` is below 2026_04_01, **from** one at it. An MFA token is asked for only where the
-  environment lists its action in ` + "`mfa_actions`" + `; where such an environment is raised to 2026_04_01, what it lists needs step-up.
+  environment lists its action in ` + "`mfa_actions`" + `, and an elevated token is accepted in its place where the cell says *or step-up*; where such an environment is raised to 2026_04_01, what it lists needs step-up.
 - *session* is a finished sign-in on a registered device; *session, unfinished too* lets pass who still owes a second factor or a registration.
 - *step-up* names the scopes of the elevated token, how it may be used and its greatest age. *Unless off* and *if on* are what an
   environment's ` + "`step_up`" + ` says of the operation: [writing-policy.md](writing-policy.md). Use and age can be set by environment too.
@@ -583,7 +585,11 @@ func base(q *policy.Requirement) string {
 
 func (r role) cellBelow() string {
 	if r.actionsBelow.MFAAction != "" {
-		return base(r.below) + "; MFA token for `" + r.actionsBelow.MFAAction + "`"
+		cell := base(r.below) + "; MFA token for `" + r.actionsBelow.MFAAction + "`"
+		if len(r.actionsBelow.Scopes) > 0 {
+			cell += " or step-up"
+		}
+		return cell
 	}
 	return base(r.below)
 }

@@ -46,9 +46,10 @@ type decoder struct {
 	size    int               // bytes of text so far
 	session bool              // the member session was there
 	device  bool
+	exempts bool // mfa_required is absent or false
 }
 
-func newDecoder() *decoder { return &decoder{q: &Requirement{}} }
+func newDecoder() *decoder { return &decoder{q: &Requirement{}, exempts: true} }
 
 // fail keeps the first word on each member.
 func (d *decoder) fail(name, want string) {
@@ -118,12 +119,21 @@ func (d *decoder) member(name string, v any) {
 		if d.q.MFAAction = d.text(name, v); !isName(d.q.MFAAction) {
 			d.fail(name, "a name such as wallet.waas.sign")
 		}
+	case "mfa_required":
+		required, ok := v.(bool)
+		if d.exempts = !required; !ok {
+			d.fail(name, "true or false")
+		}
 	case "methods":
 		d.q.Methods = d.texts(name, v)
 	case "release_on":
 		d.q.ReleaseOn = d.statuses(v)
 	case "deny":
 		d.q.Deny = d.deny(v)
+	case "device_proof":
+		d.q.DeviceProof = d.boolean(name, v)
+	case "recheck":
+		d.q.Recheck = d.boolean(name, v)
 	default:
 		d.fail(name, "no such member (see docs/writing-policy.md)")
 	}
@@ -136,14 +146,13 @@ func (d *decoder) whole() {
 		d.fail("operation", "a name; it must be present")
 	case !d.session:
 		d.fail("session", "true or false; it must be present")
-	case len(q.Scopes) > 0 && q.MFAAction != "":
-		d.fail("mfa_action", "either scopes or mfa_action")
 	default:
 		d.alone()
 	}
 	if !d.q.Session && !d.device {
 		d.q.Device = DeviceAny
 	}
+	d.q.UnenrolledPass = d.q.MFAAction != "" && d.exempts
 }
 
 // alone refuses demands that nobody can meet: a token needs somebody to belong to.
@@ -157,8 +166,15 @@ func (d *decoder) alone() {
 		d.fail("mfa_action", "session: true beside mfa_action")
 	case !q.Session && d.device && q.Device == DeviceRegistered:
 		d.fail("device", "session: true beside device: registered")
+	case !q.Session && q.Recheck:
+		d.fail("recheck", "session: true beside recheck")
+	case !q.Session && q.DeviceProof:
+		// Anybody can make and sign nonces, and each that is spent takes room in the ledger.
+		d.fail("device_proof", "session: true beside device_proof")
 	case len(q.Scopes) == 0 && q.Token != AnyUse:
 		d.fail("token", "scopes beside token")
+	case q.MFAAction == "" && !d.exempts:
+		d.fail("mfa_required", "mfa_action beside mfa_required")
 	}
 }
 
@@ -169,6 +185,14 @@ func (d *decoder) text(name string, v any) string {
 	}
 	d.size += len(s)
 	return s
+}
+
+func (d *decoder) boolean(name string, v any) bool {
+	b, ok := v.(bool)
+	if !ok {
+		d.fail(name, "true or false")
+	}
+	return b
 }
 
 func (d *decoder) list(name string, v any) []any {

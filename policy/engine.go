@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -132,6 +133,7 @@ type Snapshot struct {
 	revision string
 	timeout  time.Duration
 	onCache  func(hit bool)
+	asksMFA  map[string]bool // environments where the probe was asked for an MFA token
 }
 
 // Revision is a hash over the policy's files, 16 hex digits; where environments were synced, "+" and 8 hex digits over what
@@ -216,6 +218,15 @@ func (s *Snapshot) Shadowed() []string {
 	}
 	slices.Sort(ids)
 	return ids
+}
+
+// AskingForMFA lists the environments in which an operation needs the old action-based MFA token, sorted; "" is every one that
+// the data does not name. It knows what the load probe was answered.
+func (s *Snapshot) AskingForMFA() []string {
+	if s == nil {
+		return nil
+	}
+	return slices.Sorted(maps.Keys(s.asksMFA))
 }
 
 // Cached reports whether requirements are remembered.

@@ -3,6 +3,8 @@ package policy
 import (
 	"fmt"
 	"maps"
+	"net/url"
+	"regexp"
 	"slices"
 	"strings"
 	"unicode/utf8"
@@ -37,16 +39,16 @@ func (l *dataLoader) operation(n *yaml.Node, field string) {
 	at := map[string]*yaml.Node{}
 	for k, v := range pairs(n) {
 		switch k.Value {
-		case "always", "by_default", "form":
+		case "always", "by_default", "form", "redirects":
 			l.boolean(v, below(field, k.Value))
 		case "options":
-		case "scopes", "token", "max_age", "device", "mfa_action", "release_on", "session", "deny":
+		case "scopes", "token", "max_age", "device", "mfa_action", "release_on", "session", "deny", "recheck":
 			at[k.Value] = v
 			d.member(k.Value, quiet(v))
 			l.actions[d.q.MFAAction] = true
 		default:
 			l.fault(k, below(field, k.Value), "is not a member of an operation", "use always, by_default, scopes, token, max_age, "+
-				"device, mfa_action, release_on, session, form, deny, or options for members of your own")
+				"device, mfa_action, release_on, session, form, deny, recheck, redirects, or options for members of your own")
 		}
 	}
 	if len(d.faults) == 0 {
@@ -197,6 +199,10 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 			l.fault(v, field, "is neither enforce nor shadow", "write mode: enforce or mode: shadow")
 		}
 		e.Shadow = v.Value == "shadow"
+	case "device_proof":
+		l.operationsIn(v, field)
+	case "redirect_origins":
+		l.redirectOrigins(v, field)
 	case "locked":
 		e.Locked = l.boolean(v, field)
 	case "device_registration", "device_cookie":
@@ -209,6 +215,8 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 		}
 	case "mfa_actions":
 		l.actionsIn(v, field)
+	case "mfa_required":
+		l.boolean(v, field)
 	case "step_up", "max_age", "token":
 		l.overrides(k.Value, v, field)
 	case "minimum_sdk":
@@ -221,9 +229,62 @@ func (l *dataLoader) environmentMember(e *Environment, k, v *yaml.Node, field st
 	case "options":
 	default:
 		l.fault(k, field, "is not a member of an environment",
-			"use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, or options for members of your own")
+			"use mode, locked, minimum_api_version, mfa_actions, mfa_required, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own")
 	}
 }
+
+// operationsIn checks a list of operations.
+func (l *dataLoader) operationsIn(v *yaml.Node, field string) {
+	if v.Kind != yaml.SequenceNode {
+		l.fault(v, field, "is not a list", "write a list such as [device.register, device.revoke]")
+		return
+	}
+	for i, item := range v.Content {
+		if name, ok := text(item); !ok || l.out.operations != nil && !l.out.operations[name] {
+			l.fault(item, fmt.Sprintf("%s[%d]", field, i), "is no operation", "write one of the members of operations")
+		}
+	}
+}
+
+// redirectOrigins checks a list of origins as the rules compare them: letter by letter.
+func (l *dataLoader) redirectOrigins(v *yaml.Node, field string) {
+	if v.Kind != yaml.SequenceNode {
+		l.fault(v, field, "is not a list", `write a list such as ["https://app.example", "myapp://"]`)
+		return
+	}
+	for i, item := range v.Content {
+		if origin, ok := text(item); !ok || !isOrigin(origin) {
+			l.fault(item, fmt.Sprintf("%s[%d]", field, i), "is neither a web origin nor an app's own scheme",
+				`write it as a browser does, such as "https://app.example" or "http://localhost:3000", or as "myapp://"`)
+		}
+	}
+}
+
+// isOrigin accepts the serialisation of a web origin (RFC 6454 section 6.2), and the scheme of an app: one that browsers give
+// no meaning of its own.
+func isOrigin(s string) bool {
+	if scheme, ok := strings.CutSuffix(s, "://"); ok {
+		return appScheme.MatchString(scheme) && !slices.Contains(browserSchemes, scheme)
+	}
+	u, err := url.Parse(s)
+	if err != nil || u.Scheme != "http" && u.Scheme != "https" || s != u.Scheme+"://"+u.Host || !webHost.MatchString(u.Hostname()) {
+		return false
+	}
+	switch port := u.Port(); {
+	case port == "":
+		return !strings.HasSuffix(u.Host, ":")
+	case port[0] == '0', u.Scheme == "http" && port == "80", u.Scheme == "https" && port == "443":
+		return false
+	}
+	return true
+}
+
+var (
+	appScheme = regexp.MustCompile(`^[a-z][a-z0-9+.-]*$`) // RFC 3986 section 3.1, in lower case
+	webHost   = regexp.MustCompile(`^([a-z0-9]([a-z0-9_-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9_-]*[a-z0-9])?)*|[0-9a-f:]*:[0-9a-f:.]*)$`)
+	// What these name is not an app, or is code.
+	browserSchemes = []string{"about", "blob", "content", "data", "file", "filesystem", "ftp", "http", "https", "intent", "javascript", "vbscript", "view-source", "ws", "wss"}
+)
 
 func (l *dataLoader) releases(v *yaml.Node, field string) {
 	if !l.mapping(v, field) {

@@ -374,7 +374,8 @@ func FuzzRequirement(f *testing.F) {
 		`{"operation": "a", "session": true, "advise_sdk": {"WalletKit": "4.76.0-a+b"}, "announced": {"minimum_api_version": "2026-04-01", "deprecation": "2026-12-01",
 		  "sunset": "2027-01-01T00:00:00.5+01:00", "link": "https://a.example/x?y#z"}}`,
 		`{"operation": "a", "session": true, "announced": {"minimum_api_version": "2026_04_01", "deprecation": "2026-12-01T09:00:00Z"}}`,
-		`{"operation": "a", "session": true, "mfa_action": "b"}`, `{"operation": "a", "session": true, "Scopes": []}`, `{"operation": "a", "session": true, "scopes": [[]]}`,
+		`{"operation": "a", "session": true, "mfa_action": "b", "mfa_required": true, "scopes": ["c"], "token": "single_use"}`,
+		`{"operation": "a", "session": true, "mfa_action": "b"}`, `{"operation": "a", "session": true, "mfa_required": false}`, `{"operation": "a", "session": true, "Scopes": []}`, `{"operation": "a", "session": true, "scopes": [[]]}`,
 		`{"operation": "a", "session": true, "max_age": 1e2}`, `{"operation": "a", "session": true, "max_age": -0}`, `{"operation": "a", "session": 1}`,
 		`{"operation": "a", "session": true, "minimum_api_version": "2026-04-01"}`, `{"operation": "a", "session": true, "release_on": null}`,
 	} {
@@ -405,7 +406,7 @@ func FuzzRequirement(f *testing.F) {
 			t.Errorf("%s\nread   %s\nwanted %s", text, got, want)
 		}
 		if q.Operation == "" || !q.Session && (len(q.Scopes) > 0 || q.MFAAction != "" || q.Device == policy.DeviceRegistered) ||
-			len(q.Scopes) > 0 && q.MFAAction != "" || q.Token != policy.AnyUse && len(q.Scopes) == 0 {
+			q.MFAAction == "" && q.UnenrolledPass || q.Token != policy.AnyUse && len(q.Scopes) == 0 {
 			t.Errorf("%s contradicts itself: %+v", text, q)
 		}
 		for _, more := range []string{"", "Scopes", "scope", "allow", "operation "} {
@@ -449,7 +450,8 @@ func written(q *policy.Requirement, members map[string]any) string {
 		"device":              map[policy.DeviceRule]string{policy.DeviceRegistered: "registered", policy.DeviceAny: "any"}[q.Device],
 		"minimum_api_version": q.MinimumAPIVersion, "minimum_sdk": q.MinimumSDK, "mfa_action": q.MFAAction,
 		"advise_sdk": q.AdviseSDK, "announced": announcement(q.Announced, members["announced"]),
-		"methods": append([]string{}, q.Methods...), "release_on": append([]int{}, q.ReleaseOn...), "deny": deny,
+		"mfa_required": q.MFAAction != "" && !q.UnenrolledPass,
+		"methods":      append([]string{}, q.Methods...), "release_on": append([]int{}, q.ReleaseOn...), "deny": deny,
 	}
 	said := map[string]any{}
 	for name := range members {

@@ -32,7 +32,7 @@ func snippets(t *testing.T, language string) []string {
 func shippedFiles(t *testing.T) fstest.MapFS {
 	t.Helper()
 	fsys := fstest.MapFS{}
-	for _, name := range []string{"data.yaml", "clients.rego", "environment.rego", "proof.rego", "requirement.rego"} {
+	for _, name := range []string{"data.yaml", "clients.rego", "environment.rego", "proof.rego", "redirect.rego", "requirement.rego"} {
 		text, err := rego.FS.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)

@@ -19,6 +19,7 @@ const maxProbes = 20_000
 func (s *Snapshot) probe(ctx context.Context) Problems {
 	environments := slices.Sorted(maps.Keys(s.data.environments))
 	environments = append([]string{"", "00000000-0000-4000-8000-000000000000"}, environments...)
+	s.asksMFA = map[string]bool{}
 	faulty := map[*Route]string{}
 	var messages []string
 	asked := 0
@@ -98,8 +99,12 @@ func (s *Snapshot) ask(ctx context.Context, r *Route, environment string) string
 		"sub": "probe", "scope": "user:basic", "environment_id": environment, "iss": "probe.invalid/" + environment, "sid": "probe",
 		"iat": json.Number("1767225600"), "exp": json.Number("1767229200"),
 	}
-	if _, err := s.Require(ctx, in); err != nil {
+	q, err := s.Require(ctx, in)
+	if err != nil {
 		return fmt.Sprintf("environment %q, with a session: %s", environment, inFull(err))
+	}
+	if q.MFAAction != "" {
+		s.asksMFA[environment] = true
 	}
 	return ""
 }

@@ -3,6 +3,7 @@ package policy_test
 import (
 	"context"
 	"errors"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -93,7 +94,7 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 	operations := "operations: {a: {mfa_action: act}, b: {}}\n"
 	for _, c := range []struct{ name, data, want string }{
 		{"an unknown member", "environments: {default: {mod: shadow}}",
-			`environments["default"].mod: is not a member of an environment; use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, or options for members of your own`},
+			`environments["default"].mod: is not a member of an environment; use mode, locked, minimum_api_version, mfa_actions, mfa_required, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own`},
 		{"a mode that is none", "environments: {default: {mode: off}}", `environments["default"].mode: is neither enforce nor shadow; write mode: enforce or mode: shadow`},
 		{"locked by a word", "environments: {default: {locked: \"true\"}}",
 			`environments["default"].locked: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
@@ -155,7 +156,7 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 		{"a lifetime in words", "environments: {e: {max_age: {a: 5m}}}", `environments["e"].max_age.a: is not right; write a whole number up to 86400`},
 		{"an unknown use", "environments: {e: {token: {a: once}}}", `environments["e"].token.a: is not right; write single_use or time_bound`},
 		{"scopes to ask for under another name", "environments: {e: {requested_scope: {}}}", `environments["e"].requested_scope: is not a member of an environment; ` +
-			`use mode, locked, minimum_api_version, mfa_actions, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, or options for members of your own`},
+			`use mode, locked, minimum_api_version, mfa_actions, mfa_required, step_up, max_age, token, minimum_sdk, sdk_minimums, announced, requested_scopes, device_registration, device_cookie, device_proof, redirect_origins, or options for members of your own`},
 		{"scopes to ask for in a list", "environments: {e: {requested_scopes: [a]}}", `environments["e"].requested_scopes: is not a mapping; write members as key: value`},
 		{"an unknown list of them", "environments: {e: {requested_scopes: {allowed: [a]}}}",
 			`environments["e"].requested_scopes.allowed: is not a list of scopes that may be asked for; use allow or refuse`},
@@ -165,6 +166,16 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 			`environments["e"].requested_scopes.refuse[1]: is neither a scope nor the beginning of some; write it as "wallet:sign", "wallet:*" or "*"`},
 		{"two scopes in one", "environments: {e: {requested_scopes: {allow: [a b]}}}",
 			`environments["e"].requested_scopes.allow[0]: is neither a scope nor the beginning of some; write it as "wallet:sign", "wallet:*" or "*"`},
+		{"a cookie mode in words", "environments: {e: {device_cookie: yes}}",
+			`environments["e"].device_cookie: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
+		{"device registration in words", "environments: {e: {device_registration: on}}",
+			`environments["e"].device_registration: is not true or false; write true or false (yes and no are text in YAML 1.2)`},
+		{"a proof for everything", "environments: {e: {device_proof: true}}",
+			`environments["e"].device_proof: is not a list; write a list such as [device.register, device.revoke]`},
+		{"a proof for an unknown operation", "environments: {e: {device_proof: [a, c]}}",
+			`environments["e"].device_proof[1]: is no operation; write one of the members of operations`},
+		{"one redirect origin", "environments: {e: {redirect_origins: \"https://app.example\"}}",
+			`environments["e"].redirect_origins: is not a list; write a list such as ["https://app.example", "myapp://"]`},
 		{"an environment that is text", "environments: {e: shadow}", `environments["e"]: is not a mapping; write members as key: value`},
 		{"environments in a list", "environments: [e]", "environments: is not a mapping; write members as key: value"},
 	} {
@@ -174,7 +185,7 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 	}
 	for _, c := range []struct{ name, operation, want string }{
 		{"an unknown member", "{allways: true}",
-			".allways: is not a member of an operation; use always, by_default, scopes, token, max_age, device, mfa_action, release_on, session, form, deny, or options for members of your own"},
+			".allways: is not a member of an operation; use always, by_default, scopes, token, max_age, device, mfa_action, release_on, session, form, deny, recheck, redirects, or options for members of your own"},
 		{"always by a word", "{always: \"true\"}", ".always: is not true or false; write true or false (yes and no are text in YAML 1.2)"},
 		{"scopes that are text", "{scopes: x}", ".scopes: is not right; write a list"},
 		{"a scope with a space", "{scopes: [a b]}", ".scopes: is not right; write scope tokens (RFC 6749 section 3.3), or non-empty lists of them"},
@@ -183,6 +194,9 @@ func TestFaultsOfEnvironmentsAndOperations(t *testing.T) {
 		{"scopes without a session", "{session: false, scopes: [a]}", ".scopes: is not right; write session: true beside scopes"},
 		{"an action without a session", "{session: false, mfa_action: a}", ".mfa_action: is not right; write session: true beside mfa_action"},
 		{"a device without a session", "{session: false, device: registered}", ".device: is not right; write session: true beside device: registered"},
+		{"a question about no session", "{session: false, recheck: true}", ".recheck: is not right; write session: true beside recheck"},
+		{"a question in words", "{recheck: always}", ".recheck: is not right; write true or false"},
+		{"redirects in words", "{redirects: yes}", ".redirects: is not true or false; write true or false (yes and no are text in YAML 1.2)"},
 		{"an unknown device rule", "{device: some}", ".device: is not right; write registered or any"},
 		{"a status of failure", "{release_on: [500]}", ".release_on: is not right; write a whole number up to 499"},
 		{"by default in words", "{by_default: yes}", ".by_default: is not true or false; write true or false (yes and no are text in YAML 1.2)"},
@@ -352,5 +366,33 @@ func TestCheckReadsTheTestsToo(t *testing.T) {
 	}
 	if got := policy.Check(context.Background(), policy.Config{}); len(got) != 1 {
 		t.Errorf("no folder: %v, want one problem", got)
+	}
+}
+
+// Origins are compared as text, so one in another spelling would never be met, and one that is a beginning of others would
+// be met by strangers'.
+func TestRedirectOrigins(t *testing.T) {
+	origins := func(origin string) []string {
+		return problems(t, files(anyRule, oneRoute+"environments: {e: {redirect_origins: ["+strconv.Quote(origin)+"]}}\n"))
+	}
+	for _, origin := range []string{
+		"https://app.example", "http://localhost:3000", "https://a-b.c_d.example:8443", "https://127.0.0.1:1", "http://[::1]:3000", "https://xn--bcher-kva.example",
+		"myapp://", "com.example.app://", "exp+app://",
+	} {
+		if got := origins(origin); len(got) != 0 {
+			t.Errorf("%q: %v", origin, got)
+		}
+	}
+	for _, origin := range []string{
+		"", "*", "null", "https://", "http://", "://", "https://app.example/", "https://app.example/a", "https://app.example?x", "https://app.example#", "HTTPS://app.example",
+		"https://App.example", "https://app.example:443", "http://app.example:80", "https://app.example:", "https://app.example:0443", "https://app.example.", "https://.example",
+		"https://app..example", "https://*.example", "https://user@app.example", "https://app.example:x", "https://app.ex ample", "https://bücher.example", "//app.example",
+		"app.example", "https:app.example", "ftp://app.example", "https://app\\.example", "https://[::1", "https://-app.example",
+		"javascript://", "data://", "file://", "blob://", "intent://", "MyApp://", "myapp:", "myapp://x", "1app://", "my app://", "wss://",
+	} {
+		got := origins(origin)
+		if len(got) != 1 || !strings.Contains(got[0], "redirect_origins[0]: is neither a web origin nor an app's own scheme") {
+			t.Errorf("%q: %v", origin, got)
+		}
 	}
 }

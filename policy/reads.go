@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"slices"
 	"sort"
+	"strings"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/dependencies"
@@ -231,7 +232,7 @@ func appendRequest(b []byte, in *Input, headers []headerName, p []string) []byte
 		b = appendString(b, in.Host)
 	}
 	if member("query") {
-		b = appendString(b, in.RawQuery)
+		b = appendQuery(b, in.RawQuery, p)
 	}
 	if member("headers") {
 		for _, name := range headers {
@@ -252,6 +253,31 @@ func appendRequest(b []byte, in *Input, headers []headerName, p []string) []byte
 		b = appendAt(b, in.Body, in.Body != nil, below)
 	}
 	return b
+}
+
+// appendQuery appends the query, or of a single parameter the values as they are written.
+func appendQuery(b []byte, raw string, p []string) []byte {
+	if len(p) < 2 {
+		return appendString(b, raw)
+	}
+	for raw != "" {
+		var parameter string
+		parameter, raw, _ = strings.Cut(raw, "&")
+		name, value, _ := strings.Cut(parameter, "=")
+		if isParameter(name, p[1]) {
+			b = appendString(append(b, '+'), value)
+		}
+	}
+	return append(b, '-')
+}
+
+// isParameter reports whether a query spells name so, as url.ParseQuery reads it.
+func isParameter(spelled, name string) bool {
+	if !strings.ContainsAny(spelled, "%+") {
+		return spelled == name
+	}
+	read, err := url.QueryUnescape(spelled)
+	return err != nil || read == name // what cannot be read may be anything; package canon refuses it
 }
 
 func appendSession(b []byte, session map[string]any, p []string) []byte {
@@ -373,7 +399,13 @@ func (rs reads) request(in *Input, headers []headerName) map[string]any {
 		}
 	}
 	if rs.under("query") {
-		m["query"] = queryOf(in.RawQuery)
+		query := queryOf(in.RawQuery)
+		for name := range query {
+			if !rs.under("query", name) {
+				delete(query, name)
+			}
+		}
+		m["query"] = query
 	}
 	if rs.under("headers") {
 		h := map[string]any{}
@@ -392,12 +424,10 @@ func (rs reads) request(in *Input, headers []headerName) map[string]any {
 	return m
 }
 
-// queryOf decodes a canonical query, which holds no semicolons and no bad escapes.
+// queryOf decodes a canonical query, which holds no semicolons and no bad escapes; of another what is good, so that no
+// parameter depends on the others.
 func queryOf(raw string) map[string]any {
-	values, err := url.ParseQuery(raw)
-	if err != nil {
-		return map[string]any{}
-	}
+	values, _ := url.ParseQuery(raw) // its error is about parameters that it leaves out
 	m := make(map[string]any, len(values))
 	for name, list := range values {
 		m[name] = anyList(list)

@@ -11,7 +11,8 @@ import (
 type Requirement struct {
 	Operation string // never empty in a decoded requirement
 	Session   bool
-	// Scopes is a conjunction of choices: of each Choice the elevated token must carry at least one.
+	// Scopes is a conjunction of choices: of each Choice the elevated token must carry at least one. Beside MFAAction they are
+	// those of the elevated token that is accepted in place of the MFA token.
 	Scopes            []Choice
 	Token             TokenUse
 	MaxAge            time.Duration // 0: no bound
@@ -21,9 +22,12 @@ type Requirement struct {
 	AdviseSDK         map[string]apiversion.Release // like MinimumSDK, but an older SDK is only told
 	Announced         *Announcement                 // a coming floor that will ask more of this operation; nil: none is announced
 	MFAAction         string                        // "" when no action-based MFA is needed
+	UnenrolledPass    bool                          // a user without a second factor needs no MFA token
 	Methods           []string                      // verification methods to offer in the challenge
 	ReleaseOn         []int                         // backend statuses that mean "not done"
 	Deny              *Denial                       // the policy refuses outright
+	DeviceProof       bool                          // the request must prove possession of a device's key
+	Recheck           bool                          // whether the session stands is asked afresh
 }
 
 // Choice is a list of scopes of which any one will do; most have one member. Never empty.

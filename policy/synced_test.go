@@ -270,7 +270,7 @@ func TestSyncedActionsBindTheOperationsThatNameThem(t *testing.T) {
 		}
 		return q
 	}
-	if q := ask("old"); q.MFAAction != "wallet.waas.sign" || len(q.Scopes) > 0 || q.MinimumAPIVersion != "2026_01_01" {
+	if q := ask("old"); q.MFAAction != "wallet.waas.sign" || len(q.Scopes) != 1 || q.MinimumAPIVersion != "2026_01_01" {
 		t.Errorf("below the version: %+v", q)
 	}
 	if q := ask("new"); len(q.Scopes) != 1 || q.Token != policy.TimeBound || q.MaxAge != 10*time.Minute || q.MFAAction != "" {

@@ -5,6 +5,11 @@ import data.stepward
 environments := {
 	"default": {"minimum_api_version": "2026_04_01", "step_up": {}, "mfa_actions": []},
 	"old": {"minimum_api_version": "2026_01_01", "mfa_actions": ["wallet.waas.export"]},
+	"all enrolled": {
+		"minimum_api_version": "2026_01_01",
+		"mfa_actions": ["wallet.waas.export", "wallet.waas.offline_recovery_trigger"],
+		"mfa_required": true,
+	},
 	"impatient": {"max_age": {"wallet.export": 60}, "token": {"wallet.export": "time_bound"}},
 	"lax": {"step_up": {"wallet.export": false, "credential.merge": false}},
 	"dashed": {"minimum_api_version": "2026-04-01"},
@@ -12,6 +17,9 @@ environments := {
 	"worded": {"step_up": {"wallet.sign": "yes", "credential.merge": "no"}},
 	"raised": {"mfa_actions": ["wallet.waas.sign", "wallet.waas.offline_recovery_trigger"]},
 	"guarded": {"step_up": {name: true | some name in gaps}},
+	"proven": {"device_proof": ["device.revoke", "credential.link"]},
+	"by cookie": {"device_proof": ["device.revoke"], "device_cookie": true},
+	"by a word": {"device_proof": ["device.revoke"], "device_cookie": "true"},
 	"strict": {"step_up": {"wallet.sign": true}, "minimum_sdk": {"WalletKit": "4.76.0"}},
 }
 
@@ -47,3 +55,22 @@ test_an_old_environment_keeps_its_version if in_environment("old", "wallet.expor
 test_missing_members_come_from_the_default if in_environment("strict", "wallet.export").minimum_api_version == "2026_04_01"
 
 test_minimum_sdks_are_passed_on if in_environment("strict", "user.read").minimum_sdk == {"WalletKit": "4.76.0"}
+
+test_a_proof_of_the_devices_key_is_asked_for_where_it_is_listed if {
+	in_environment("proven", "device.revoke").device_proof == true
+	in_environment("proven", "credential.link").device_proof == true
+	in_environment("proven", "device.register").device_proof == false
+	in_environment("", "device.revoke").device_proof == false
+}
+
+# The SDK sends none then. A word is not true, so it excuses nobody.
+test_no_proof_is_asked_for_in_cookie_mode if {
+	in_environment("by cookie", "device.revoke").device_proof == false
+	in_environment("by a word", "device.revoke").device_proof == true
+}
+
+test_devices_are_managed_by_sessions_that_stand if {
+	in_environment("", "device.revoke").recheck == true
+	in_environment("", "device.register").recheck == true
+	in_environment("", "wallet.read").recheck == false
+}

@@ -3,22 +3,16 @@ package stepward
 # METADATA
 # title: Step-up and action-based MFA
 # description: |
-#   What must be proven beyond the session: scopes on an elevated access token from 2026_04_01 on, an action-based MFA token
-#   for the configured actions below it, or nothing. There is no default: a demand whose scopes, use or lifetime the data
-#   forgot has no answer, which refuses, rather than the answer "nothing".
-proof := {
-	"scopes": operation.scopes,
-	"token": object.get(environment, ["token", operation_name], operation.token),
-	"max_age": object.get(environment, ["max_age", operation_name], operation.max_age),
-	"methods": data.stepward.methods,
-} if {
-	step_up
-}
+#   What must be proven beyond the session: scopes on an elevated access token from 2026_04_01 on; below it, for the configured
+#   actions, an action-based MFA token, in whose place such an elevated token is accepted (dynamic.md h); or nothing. There is no
+#   default: a demand whose scopes, use or lifetime the data forgot has no answer, which refuses, rather than the answer "nothing".
+proof := elevated if step_up
 
-proof := {
+proof := object.union(in_its_place, {
 	"mfa_action": operation.mfa_action,
+	"mfa_required": object.get(environment, "mfa_required", false),
 	"methods": data.stepward.methods,
-} if {
+}) if {
 	not step_up
 	action_configured
 }
@@ -53,3 +47,14 @@ asked_for if {
 }
 
 action_configured if operation.mfa_action in environment.mfa_actions
+
+elevated := {
+	"scopes": operation.scopes,
+	"token": object.get(environment, ["token", operation_name], operation.token),
+	"max_age": object.get(environment, ["max_age", operation_name], operation.max_age),
+	"methods": data.stepward.methods,
+}
+
+in_its_place := elevated if operation.scopes
+
+in_its_place := {} if not operation.scopes

@@ -9,7 +9,20 @@ test_step_up_switched_on_by_a_word_is_on if in_environment("worded", "wallet.sig
 test_below_the_floor_configured_actions_need_an_mfa_token if {
 	q := in_environment("old", "wallet.export")
 	q.mfa_action == "wallet.waas.export"
-	not q.scopes
+	q.mfa_required == false
+}
+
+test_below_the_floor_an_elevated_token_is_accepted_in_place if {
+	q := in_environment("old", "wallet.export")
+	q.scopes == ["wallet:export"]
+	q.token == "single_use"
+	q.max_age == 300
+}
+
+test_an_environment_may_require_a_second_factor if {
+	in_environment("all enrolled", "wallet.export").mfa_required
+	in_environment("all enrolled", "wallet.recover").mfa_required
+	not "mfa_required" in object.keys(in_environment("all enrolled", "wallet.sign"))
 }
 
 test_below_the_floor_other_operations_are_open if {
@@ -43,6 +56,7 @@ test_configured_actions_carry_over if {
 
 test_an_action_without_scopes_keeps_its_token if {
 	in_environment("raised", "wallet.recover").mfa_action == "wallet.waas.offline_recovery_trigger"
+	not in_environment("raised", "wallet.recover").scopes
 	not in_environment("strict", "wallet.recover").mfa_action
 }
 

@@ -9,10 +9,12 @@ package stepward
 # names the route, instead of refusing that route's users one by one.
 default requirement := {"deny": {"code": "undecided", "message": "The policy has no rule for this operation."}}
 
-requirement := object.union_n([proof, clients, {
+requirement := object.union_n([proof, redirect_denial, clients, {
 	"operation": operation_name,
 	"session": needs_session,
 	"device": device,
+	"device_proof": device_proof,
+	"recheck": object.get(operation, "recheck", false),
 	"minimum_api_version": environment.minimum_api_version,
 	"release_on": object.get(operation, "release_on", []),
 }])
@@ -126,6 +128,18 @@ default device := "any"
 device := object.get(operation, "device", "registered") if {
 	needs_session
 	not fills_in_form
+}
+
+# METADATA
+# title: Proof of the device's key
+# description: |
+#   Asked for on the operations that the environment lists, where the SDK sends one: not in cookie mode, in which a cookie is
+#   all that a browser knows of its device.
+default device_proof := false
+
+device_proof if {
+	operation_name in environment.device_proof
+	not environment.device_cookie == true
 }
 
 fills_in_form if {

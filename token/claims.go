@@ -8,7 +8,7 @@ import (
 
 // Claims is one verified token. It is immutable and shared between requests: callers only read.
 type Claims struct {
-	Issuer      string
+	Issuer      string // "" for a token that was introspected
 	Subject     string
 	ID          string // jti, "" if the token has none
 	Environment string // the verifying issuer's environment, else the claim environment_id, else ""
@@ -19,7 +19,7 @@ type Claims struct {
 	NotBefore   time.Time // zero if absent
 	Expires     time.Time
 	// Input is SHA-256 of the signing input (header.payload), which the signature covers letter by letter. It is the
-	// replay identity of a token without jti.
+	// replay identity of a token without jti. Of an opaque token it is SHA-256 of its letters and digits.
 	Input [sha256.Size]byte
 	// Members are the payload's members as decoded JSON (numbers are json.Number), for the policy's input.session.
 	Members map[string]any
@@ -41,8 +41,9 @@ var (
 	ErrMalformed = errors.New("token: malformed")
 	// ErrInvalid: everything else that makes a token unusable, without detail for the caller's caller.
 	ErrInvalid = errors.New("token: invalid")
-	// ErrUnavailable: the issuer's keys are not (or no longer) known; the token could not be judged.
-	ErrUnavailable = errors.New("token: keys unavailable")
+	// ErrUnavailable: the token could not be judged: the issuer's keys are not (or no longer) known, or whoever is asked about
+	// tokens did not answer.
+	ErrUnavailable = errors.New("token: cannot be judged")
 )
 
 // ExpiredError is returned for a token that was good in every respect until its exp. The signature, issuer and

@@ -525,13 +525,13 @@ func TestProxyVariablesAreNotRead(t *testing.T) {
 // TestDialGuard: a name that the configuration trusts must not lead to addresses that no issuer has.
 func TestDialGuard(t *testing.T) {
 	rows := []struct{ address, want string }{
-		{"https://169.254.169.254/latest", "not allowed for keys"},
-		{"https://[fe80::1]/", "not allowed for keys"},
-		{"https://[::ffff:169.254.169.254]/", "not allowed for keys"},
-		{"https://0.0.0.0/", "not allowed for keys"},
-		{"https://[::]/", "not allowed for keys"},
-		{"https://224.0.0.1/", "not allowed for keys"},
-		{"https://[ff02::1]/", "not allowed for keys"},
+		{"https://169.254.169.254/latest", "address is not allowed"},
+		{"https://[fe80::1]/", "address is not allowed"},
+		{"https://[::ffff:169.254.169.254]/", "address is not allowed"},
+		{"https://0.0.0.0/", "address is not allowed"},
+		{"https://[::]/", "address is not allowed"},
+		{"https://224.0.0.1/", "address is not allowed"},
+		{"https://[ff02::1]/", "address is not allowed"},
 	}
 	for _, r := range rows {
 		f := newFollower(t, r.address, func(c *token.KeysConfig) { c.Timeout = time.Second })

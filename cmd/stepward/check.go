@@ -46,7 +46,13 @@ func checkVerb(ctx context.Context, c *call) error {
 		fmt.Fprintf(c.stdout, "%d problem%s\n", len(problems), plural(len(problems)))
 		return errSaid
 	}
-	for _, w := range cfg.Warnings() {
+	warnings := cfg.Warnings()
+	if engine, err := policy.New(ctx, policyConfig(cfg)); err == nil { // it was good a moment ago
+		if w := warningOfMFA(cfg, engine.Snapshot()); w != "" {
+			warnings = append(warnings, w)
+		}
+	}
+	for _, w := range warnings {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w)
 	}
 	fmt.Fprintf(c.stdout, "%s: configuration and policy are good\n", *path)

@@ -74,8 +74,8 @@ func (s *service) newRules() (*framing.Rules, error) {
 	c := s.config
 	i := s.identity()
 	return framing.New(framing.Config{
-		Tokens:          []string{c.Session.Header, c.Elevated.Header, c.MFA.Header},
-		Sensitive:       []string{c.Client.APIVersionHeader, c.Client.SDKVersionHeader, c.Environment.Header},
+		Tokens:          append([]string{c.Session.Header, c.Elevated.Header, c.MFA.Header}, gate.RegistrationTokenHeaders()...),
+		Sensitive:       append([]string{c.Client.APIVersionHeader, c.Client.SDKVersionHeader, c.Environment.Header}, gate.DeviceProofHeaders()...),
 		Identity:        i.Names(),
 		AllowUnderscore: c.UnderscoreHeaders,
 	})
@@ -119,6 +119,7 @@ func (s *service) newChallenge(profile challenge.Profile) (*challenge.Writer, er
 		TokenHeader: c.Elevated.Header, MFAHeader: c.MFA.Header, SessionScope: c.Device.RegisteredScope,
 		Vary: []string{c.Elevated.Header, c.MFA.Header, c.Client.SDKVersionHeader, c.Client.APIVersionHeader},
 	}
+	cc.Vary = append(append(cc.Vary, gate.RegistrationTokenHeaders()...), gate.DeviceProofHeaders()...)
 	if c.Client.WalletSDKVersionHeader != "" {
 		cc.Vary = append(cc.Vary, c.Client.WalletSDKVersionHeader)
 	}

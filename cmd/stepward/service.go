@@ -20,6 +20,7 @@ import (
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
 	"github.com/stepward/stepward/internal/settings"
+	"github.com/stepward/stepward/internal/standing"
 	"github.com/stepward/stepward/internal/watch"
 	"github.com/stepward/stepward/ledger"
 	"github.com/stepward/stepward/policy"
@@ -43,6 +44,7 @@ type service struct {
 	decisions *decisionlog.Log
 	ledger    ledger.Store
 	proxy     *proxy.Proxy
+	standing  *standing.Checker // nil where nobody is asked
 
 	extAuthz, forwardAuth net.Addr       // of the doors in asked; nil when closed
 	extAuthzListener      net.Listener   // until its door is made, which takes it over
@@ -159,8 +161,15 @@ func (s *service) announce() {
 		s.log.Warn(w)
 	}
 	s.warnOfShadow()
+	s.warnOfMFA()
 	s.warnOfFence()
 	s.warnOfActions()
+}
+
+func (s *service) warnOfMFA() {
+	if w := warningOfMFA(s.config, s.policy.Snapshot()); w != "" {
+		s.log.Warn(w)
+	}
 }
 
 // warnOfFence says why tokens that are good everywhere else are refused by a ledger that is new.
@@ -187,6 +196,7 @@ func (s *service) policyReloaded(revision string, err error) {
 	}
 	s.log.Info("policy loaded", "policy_revision", revision)
 	s.warnOfShadow()
+	s.warnOfMFA()
 }
 
 // follow makes the watchers. They remember what is on the disk now, so that what is loaded afterwards and changes is seen.
@@ -370,6 +380,9 @@ func (s *service) close() error {
 	}
 	if s.proxy != nil {
 		s.proxy.CloseIdleConnections()
+	}
+	if s.standing != nil {
+		s.standing.Close()
 	}
 	var empty []string
 	if s.ledger != nil {

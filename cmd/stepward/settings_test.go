@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/stepward/stepward/config"
+	"github.com/stepward/stepward/examples/issuer"
 )
 
 // console is where an environment's owner changes its settings: a server that answers what a test says.
@@ -199,7 +200,7 @@ func TestALockedEnvironment(t *testing.T) {
 
 // The example backend is asked itself, on the address that requests go to, and a signal asks again.
 func TestSettingsOfTheBackendItself(t *testing.T) {
-	w := newWorldAt(t, "2026_01_01")
+	w := newWorldOf(t, issuer.Config{Audience: testAudience, Algorithm: "ES256", MinimumAPIVersion: "2026_01_01"})
 	section := "environment: {fixed: '" + testEnvironment + "', settings: {url: '/api/v0/sdk/{environmentId}/settings', cache_file: settings.json, every: 1h}}"
 	if problems := checkSettings(t.Context(), must(config.Load(w.config(section), config.LoadOptions{}))); len(problems) > 0 {
 		t.Errorf("check says %q", problems)

@@ -20,6 +20,7 @@ import (
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/listen"
 	"github.com/stepward/stepward/internal/metrics"
+	"github.com/stepward/stepward/internal/standing"
 	"github.com/stepward/stepward/policy"
 	"github.com/stepward/stepward/token"
 )
@@ -56,6 +57,9 @@ func newService(ctx context.Context, cfg *config.Config, out outputs) (_ *servic
 		return nil, err
 	}
 	if err := s.openLedger(ctx); err != nil {
+		return nil, err
+	}
+	if err := s.openStanding(); err != nil {
 		return nil, err
 	}
 	g, err := s.newGate(verify)
@@ -98,8 +102,11 @@ func (s *service) openPolicy(ctx context.Context) (err error) {
 	return nil
 }
 
-// verifiers prove one kind of token each; mfa is nil where no issuer signs such tokens.
-type verifiers struct{ session, elevated, mfa *token.Verifier }
+// verifiers prove one kind of token each. mfa is nil where no issuer signs such tokens, opaque where nobody is asked about them.
+type verifiers struct {
+	session, elevated, mfa *token.Verifier
+	opaque                 *token.Introspector
+}
 
 func (s *service) openKeys() (v verifiers, err error) {
 	c := s.config
@@ -124,6 +131,11 @@ func (s *service) openKeys() (v verifiers, err error) {
 	v.elevated = open("elevated", token.Elevated, &c.Elevated.Verifier, c.ElevatedIssuers(), c.Elevated.MaxLifetime)
 	v.mfa = open("mfa", token.MFA, &c.MFA.Verifier, c.MFAIssuers(), c.MFA.MaxLifetime)
 	s.keys = ring.sources
+	if err == nil && c.MFA.Introspection.URL != nil {
+		if v.opaque, err = s.openIntrospection(); err != nil {
+			err = fmt.Errorf("mfa.introspection: %w", err)
+		}
+	}
 	return v, err
 }
 
@@ -213,6 +225,23 @@ func (s *service) openLedger(ctx context.Context) error {
 	return nil
 }
 
+// openStanding makes what asks the backend about sessions, where the configuration wants that.
+func (s *service) openStanding() error {
+	c := s.config.Session
+	if c.Check.Path == "" {
+		return nil
+	}
+	tls, err := upstreamTLS(s.config.UpstreamTLS)
+	if err != nil {
+		return err
+	}
+	s.standing, err = standing.New(standing.Config{
+		Backend: s.config.Upstream, TLS: tls, Path: c.Check.Path, Header: c.Header, Cookie: c.Cookie,
+		Timeout: c.Check.Timeout, Cache: c.Check.Cache, Asked: s.metrics.SessionCheck,
+	})
+	return err
+}
+
 func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 	c := s.config
 	gc := gate.Config{
@@ -232,16 +261,17 @@ func (s *service) newGate(v verifiers) (*gate.Gate, error) {
 		},
 		Device: gate.DeviceConfig{
 			RegisteredScope: c.Device.RegisteredScope, UnregisteredScope: c.Device.UnregisteredScope,
-			AdditionalAuthScope: c.Device.AdditionalAuthScope,
+			AdditionalAuthScope: c.Device.AdditionalAuthScope, KeyClaim: c.Device.KeyClaim, NonceLifetime: c.Device.NonceLifetime,
 		},
 		Ledger: s.ledger, LedgerTimeout: c.LedgerOptions.ReserveTimeout, SpendBudget: c.ExtAuthz.SpendBudget, Leeway: c.Leeway,
 		DangerouslyPassUnmatched: c.UnmatchedRoutes == "dangerously_pass",
 		Record:                   s.decisions.Record, RecordIntent: c.DecisionLog.Blocking, Hash: s.decisions.Hash,
 		Observe: s.observe, Log: s.log,
 	}
-	if v.mfa != nil {
-		gc.MFA.Verify = v.mfa.Verify
+	if s.standing != nil {
+		gc.Session.Check = s.standing.Check
 	}
+	gc.MFA.Verify = v.proveMFA()
 	return gate.New(gc)
 }
 
@@ -265,15 +295,9 @@ func upstreamTLS(c config.UpstreamTLS) (*tls.Config, error) {
 		return nil, nil //nolint:nilnil // nothing to add is a good answer
 	}
 	t := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: c.ServerName}
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("upstream_tls.ca_file: %w", err)
-		}
-		t.RootCAs = x509.NewCertPool()
-		if !t.RootCAs.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("upstream_tls.ca_file: %s holds no PEM certificate", c.CAFile)
-		}
+	var err error
+	if t.RootCAs, err = authorities(c.CAFile); err != nil {
+		return nil, fmt.Errorf("upstream_tls.ca_file: %w", err)
 	}
 	if c.CertFile != "" {
 		pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
@@ -283,4 +307,20 @@ func upstreamTLS(c config.UpstreamTLS) (*tls.Config, error) {
 		t.Certificates = []tls.Certificate{pair}
 	}
 	return t, nil
+}
+
+// authorities reads PEM certificates; nil without a file, which stands for the system's.
+func authorities(file string) (*x509.CertPool, error) {
+	if file == "" {
+		return nil, nil //nolint:nilnil // the system's are a good answer
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	pool := x509.NewCertPool()
+	if !pool.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no PEM certificate", file)
+	}
+	return pool, nil
 }

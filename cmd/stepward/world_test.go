@@ -62,16 +62,18 @@ func (b *buffer) String() string {
 
 func newWorld(t *testing.T, edits ...func(*backend.Config)) *world {
 	t.Helper()
-	return newWorldAt(t, "", edits...)
+	return newWorldOf(t, issuer.Config{Audience: testAudience, Algorithm: "ES256"}, edits...)
 }
 
-// newWorldAt makes the world of an environment with this floor; empty leaves the issuer's default.
-func newWorldAt(t *testing.T, floor string, edits ...func(*backend.Config)) *world {
+// newWorldOf has an issuer of its own kind.
+func newWorldOf(t *testing.T, ic issuer.Config, edits ...func(*backend.Config)) *world {
 	t.Helper()
 	w := &world{t: t, dir: t.TempDir(), stdout: new(buffer), stderr: new(buffer), answers: new(buffer)}
-	ic := issuer.Config{Dir: w.dir, Environment: testEnvironment, Audience: testAudience, Algorithm: "ES256", MinimumAPIVersion: floor}
+	ic.Dir, ic.Environment = w.dir, testEnvironment
+	ic.Wallets = func(user string) ([]map[string]any, error) { return w.backend.Credentials(user) }
 	var err error
-	if w.issuer, err = issuer.New(ic); err != nil {
+	w.issuer, err = issuer.New(ic)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = w.issuer.Close() })

@@ -93,7 +93,7 @@ func (b *Backend) Handler() http.Handler {
 	}
 	public := func(call string, h handlerFunc) { handle(call, b.serve(h)) }
 	user := func(call string, h userFunc) { handle(call, b.serve(asUser(h))) }
-	stream := func(call, last string, h userFunc) { handle(call, b.stream(last, asUser(h))) }
+	stream := func(call, first string, h userFunc) { handle(call, b.stream(first, asUser(h))) }
 
 	public("GET /healthcheck", fixed(object{"status": "ok"}))
 	public("GET /networks", fixed([]object{{"chainName": "solana", "networks": []string{"mainnet", "devnet"}}}))
@@ -104,9 +104,9 @@ func (b *Backend) Handler() http.Handler {
 	user("POST /businessAccounts/{id}/transferOwnership", b.transferOwnership)
 
 	stream("POST /waas/create", "keygen_complete", b.createWallet)
-	stream("POST /waas/{walletId}/signMessage", "ceremony_complete", b.signMessage)
-	stream("POST /waas/{walletId}/privateKey/export", "ceremony_complete", b.exportKey)
-	stream("POST /waas/{walletId}/refresh", "ceremony_complete", b.refreshShares)
+	stream("POST /waas/{walletId}/signMessage", "room_created", b.signMessage)
+	stream("POST /waas/{walletId}/privateKey/export", "room_created", b.exportKey)
+	stream("POST /waas/{walletId}/refresh", "room_created", b.refreshShares)
 	user("GET /waas/byWalletAddress/{address}", b.walletByAddress)
 	user("DELETE /users/embeddedWallets/{walletId}/softDelete", b.softDelete)
 	user("PUT /users/embeddedWallets/{walletId}/restore", b.restore)

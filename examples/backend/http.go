@@ -77,9 +77,9 @@ func (b *Backend) serve(h handlerFunc) http.Handler {
 	})
 }
 
-// stream serves server-sent events to clients that ask for them, as the calls that need several parties do at Dynamic: one
-// event when the room is open and one, named last, with the result. With an idempotency key the answer is one piece.
-func (b *Backend) stream(last string, h handlerFunc) http.Handler {
+// stream serves server-sent events to clients that ask for them, as the calls that need several parties do at Dynamic: one,
+// named first, when they have a room to meet in, and one with the result when they are done. With an idempotency key the answer is one piece.
+func (b *Backend) stream(first string, h handlerFunc) http.Handler {
 	plain := b.serve(h)
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !strings.Contains(r.Header.Get("Accept"), "text/event-stream") || r.Header.Get("X-Idempotency-Key") != "" {
@@ -99,13 +99,25 @@ func (b *Backend) stream(last string, h handlerFunc) http.Handler {
 			b.event(w, r, "error", object{"error": "Internal error"})
 			return
 		}
-		b.event(w, r, "room_created", object{"roomId": newID()})
+		b.event(w, r, first, room(body))
 		select {
 		case <-r.Context().Done():
 		case <-time.After(b.cfg.Pause):
-			b.event(w, r, last, body)
+			b.event(w, r, "ceremony_complete", body)
 		}
 	})
+}
+
+// room is the part of an answer that is known before the parties have worked together.
+func room(body any) object {
+	whole, _ := body.(object)
+	part := object{}
+	for _, name := range []string{"roomId", "serverKeygenIds"} {
+		if value, ok := whole[name]; ok {
+			part[name] = value
+		}
+	}
+	return part
 }
 
 // event sends one event at once: a client waits for the first before it takes its own part in the ceremony.

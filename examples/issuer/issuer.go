@@ -3,8 +3,9 @@
 //
 // It is no production issuer. One process owns one file; mail never leaves the process; nobody is asked for a captcha; keys lie
 // unencrypted in the file; and where the service's behaviour is not documented, what happens here is a guess.
-// What it does, it does for real: codes expire and count wrong guesses, a TOTP code works once, nonces and links work once,
-// device signatures are verified, and tokens carry the claims that the service's own carry.
+// What it does, it does for real: codes expire and count wrong guesses; a TOTP code, a recovery code, a challenge, a nonce, an
+// assertion and a link work once; passkeys, wallets' and devices' signatures are verified; who has a second factor steps up by
+// nothing else; and tokens carry the claims that the service's own carry.
 package issuer
 
 import (
@@ -44,8 +45,11 @@ type Config struct {
 	Chains []string
 	// External, if set, is an authority of the customer's whose tokens sign in and step up.
 	External *External
-	// Social are the OpenID providers by which people sign in.
-	Social []Social
+	// Social are the OpenID providers by which people sign in, by the names that SDKs have for them, such as github
+	// (models/ProviderEnum.js of sdk-api-core).
+	Social map[string]Social
+	// IntrospectionSecret is the bearer token of whoever may ask about MFA tokens; empty lets nobody.
+	IntrospectionSecret string
 	// Wallets, if set, returns the credentials of the wallets that the backend keeps for a user.
 	Wallets func(user string) ([]map[string]any, error)
 	// Algorithm is RS256, ES256 or EdDSA; empty means RS256. Keys that are in the file already keep theirs until Rotate.
@@ -187,6 +191,7 @@ func (i *Issuer) Handler() http.Handler {
 	session("POST", "/users/passkeys/register", i.finishPasskey)
 	session("GET", "/users/passkeys/authenticate", i.beginPasskeyStepUp)
 
+	handle("POST", "/mfaTokens/introspect", i.introspect)
 	session("POST", "/stepUp/check", i.stepUpCheck)
 	session("POST", "/users/mfa/auth/totp", i.stepUpByTOTP)
 	session("POST", "/users/mfa/auth/passkey", i.stepUpByPasskey)

@@ -21,6 +21,8 @@ const (
 	environment = "3f0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b11"
 	audience    = "https://wallet.example"
 	demoCode    = "424242"
+
+	introspectionSecret = "whoever-asks"
 )
 
 // world is an issuer behind a real listener, with a clock that only moves when told to.
@@ -36,7 +38,8 @@ type world struct {
 func newWorld(t *testing.T, edit ...func(*issuer.Config)) *world {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)}
-	cfg := issuer.Config{Dir: t.TempDir(), Environment: environment, Audience: audience, Algorithm: "ES256", Code: demoCode, Now: w.clock}
+	cfg := issuer.Config{Dir: t.TempDir(), Environment: environment, Audience: audience, Algorithm: "ES256", Code: demoCode, Now: w.clock,
+		IntrospectionSecret: introspectionSecret}
 	for _, e := range edit {
 		e(&cfg)
 	}
@@ -235,12 +238,19 @@ func refuse(t *testing.T, got answer, status int, code string) {
 // introspect asks what an MFA token is worth, as the gate does.
 func (w *world) introspect(form string) m {
 	w.t.Helper()
-	r := httptest.NewRequestWithContext(w.t.Context(), "POST", "/introspect", strings.NewReader(form))
+	r, err := http.NewRequestWithContext(w.t.Context(), "POST", w.url+"/mfaTokens/introspect", strings.NewReader(form))
+	if err != nil {
+		w.t.Fatal(err)
+	}
 	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	recorder := httptest.NewRecorder()
-	w.issuer.Introspection().ServeHTTP(recorder, r)
+	r.Header.Set("Authorization", "Bearer "+introspectionSecret)
+	res, err := http.DefaultTransport.RoundTrip(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer res.Body.Close()
 	answer := m{}
-	if err := json.Unmarshal(recorder.Body.Bytes(), &answer); err != nil {
+	if err := json.NewDecoder(res.Body).Decode(&answer); err != nil {
 		w.t.Error(err)
 	}
 	return answer

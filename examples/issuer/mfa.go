@@ -271,6 +271,9 @@ func (i *Issuer) stepUpByTOTP(r *http.Request, s session) (any, error) {
 			return err
 		}
 		if d.VerifiedAt == nil {
+			if len(body.RequestedScopes) > 0 || body.CreateMFAToken != nil {
+				return errNoMFADevice // what has only just been enrolled steps nobody up
+			}
 			now := i.cfg.Now()
 			d.VerifiedAt = &now
 		}

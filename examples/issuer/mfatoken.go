@@ -1,7 +1,9 @@
 package issuer
 
 import (
+	"crypto/subtle"
 	"net/http"
+	"strings"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
@@ -38,21 +40,17 @@ func (i *Issuer) mfaToken(s session, options *mfaTokenOptions) (string, error) {
 	})
 }
 
-// Introspection says what an opaque MFA token is worth (RFC 7662): POST, with the token in a form. It is not part of Handler,
-// and asks nobody who they are, where section 2.1 wants that: mount it where only the gate gets to.
-func (i *Issuer) Introspection() http.Handler {
-	return i.serve(func(r *http.Request) (any, error) {
-		if r.Method != http.MethodPost {
-			return nil, fail(http.StatusMethodNotAllowed, "method_not_allowed", "Method not allowed: use POST")
-		}
-		if err := r.ParseForm(); err != nil || r.PostForm.Get("token") == "" {
-			return nil, fail(http.StatusBadRequest, "invalid_request", "Send token as a form member")
-		}
-		return i.introspect(r.PostForm.Get("token"))
-	})
-}
-
-func (i *Issuer) introspect(token string) (any, error) {
+// POST /mfaTokens/introspect, with the form of RFC 7662 and the bearer token of Config.IntrospectionSecret, tells the gate what an
+// MFA token is worth. Dynamic has no such endpoint: it is for backends that want Stepward to check such tokens.
+func (i *Issuer) introspect(r *http.Request) (any, error) {
+	secret, _ := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if i.cfg.IntrospectionSecret == "" || subtle.ConstantTimeCompare([]byte(secret), []byte(i.cfg.IntrospectionSecret)) != 1 {
+		return nil, errUnauthorized
+	}
+	token := r.PostFormValue("token")
+	if token == "" {
+		return nil, fail(http.StatusBadRequest, "invalid_request", "Send token as a form member")
+	}
 	answer := object{"active": false}
 	return answer, i.db.View(func(tx *bolt.Tx) error {
 		var t mfaToken
@@ -63,8 +61,8 @@ func (i *Issuer) introspect(token string) (any, error) {
 		if ended, err := get(tx, bucketRevoked, t.Session, new(expiring)); err != nil || ended {
 			return err
 		}
-		answer["active"], answer["sub"] = true, t.User
-		answer["iat"], answer["exp"] = t.Issued.Unix(), t.Expires.Unix()
+		answer["active"], answer["sub"], answer["environment_id"] = true, t.User, i.cfg.Environment
+		answer["iat"], answer["exp"], answer["token_type"] = t.Issued.Unix(), t.Expires.Unix(), "mfa_token"
 		return nil
 	})
 }

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/stepward/stepward/examples/issuer"
 )
 
 const recoveryPath = "/users/mfa/recovery"
@@ -74,8 +76,7 @@ func TestRecoveryNeedsAFactorAndAWholeSession(t *testing.T) {
 	refuse(t, w.do("POST", "/users/mfa/auth/recovery", m{"code": codes[0]}, bearer(bob.JWT)), 422, "mfa_device_not_found")
 }
 
-// The JavaScript SDK begins an enrolment and has no call of its own for its end.
-func TestTheFirstCodeFinishesAnEnrolment(t *testing.T) {
+func TestAFactorCountsFromItsFirstCode(t *testing.T) {
 	w := newWorld(t)
 	ann := w.signIn("ann@example.com")
 	begun := w.do("GET", "/users/mfa/register/totp", nil, bearer(ann.JWT))
@@ -117,6 +118,15 @@ func TestTheDefaultComesFirst(t *testing.T) {
 	refuse(t, w.do("PUT", "/users/mfa/unknown", nil, bearer(ann.JWT)), 422, "mfa_device_not_found")
 }
 
+func TestWhoMayAskAboutMFATokens(t *testing.T) {
+	closed := newWorld(t, func(c *issuer.Config) { c.IntrospectionSecret = "" })
+	for _, w := range []*world{closed, newWorld(t)} {
+		for _, edits := range [][]headers{nil, {bearer("")}, {bearer("guess")}} {
+			refuse(t, w.do("POST", "/mfaTokens/introspect", "token=x", edits...), 401, "unauthorized")
+		}
+	}
+}
+
 func TestOldMFATokens(t *testing.T) {
 	w := newWorld(t)
 	session, secret := enrolled(t, w)
@@ -131,7 +141,8 @@ func TestOldMFATokens(t *testing.T) {
 	}
 	token := mint()
 	sub := w.do("GET", "/users", nil, bearer(session)).ID
-	if got := w.introspect("token=" + token); got["active"] != true || got["sub"] != sub || got["iat"] == nil || got["exp"] == nil {
+	if got := w.introspect("token=" + token); got["active"] != true || got["sub"] != sub || got["iat"] == nil || got["exp"] == nil ||
+		got["token_type"] != "mfa_token" || got["environment_id"] != environment {
 		t.Errorf("got %v", got)
 	}
 	for _, worthless := range []string{"token=mfa_1", "token=" + session} {

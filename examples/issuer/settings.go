@@ -39,7 +39,7 @@ const displayName = "Stepward example"
 type object = map[string]any
 
 // GET /settings is public: SDKs read it before anybody signs in (models/ProjectSettings.js of sdk-api-core).
-func (i *Issuer) settings(*http.Request) (any, error) {
+func (i *Issuer) settings(r *http.Request) (any, error) {
 	methods := []object{
 		{"type": "totp", "enabled": true, "allowBackupCodes": true},
 		{"type": "passkey", "enabled": true, "allowBackupCodes": true},
@@ -52,7 +52,7 @@ func (i *Issuer) settings(*http.Request) (any, error) {
 		"general":         object{"displayName": displayName},
 		"privacy":         object{"collectIp": false},
 		"networks":        []any{},
-		"providers":       i.providers(),
+		"providers":       i.providers(r),
 		"sdk": object{
 			"minApiVersion": i.cfg.MinimumAPIVersion, "multiWallet": true,
 			"emailSignIn": object{"signInProvider": "dynamic"}, "socialSignIn": object{"signInProvider": "dynamic"},

@@ -47,6 +47,7 @@ func (i *Issuer) respond(n newSession) (verifyResponse, error) {
 	answer.User.NewUser, answer.User.Scope, answer.User.LastCredential = n.created, n.scope, n.last
 	token, err := i.SessionToken(n.user.ID, func(c map[string]any) {
 		n.claim(c)
+		c["verified_credentials"] = answer.User.Credentials
 		answer.User.SessionID, _ = c["sid"].(string)
 		answer.ExpiresAt, _ = c["exp"].(int64)
 	})

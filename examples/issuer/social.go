@@ -1,6 +1,7 @@
 package issuer
 
 import (
+	"maps"
 	"net/http"
 	"net/url"
 	"slices"
@@ -11,15 +12,14 @@ import (
 	bolt "go.etcd.io/bbolt"
 )
 
-// Social is an OpenID provider by which people sign in.
+// Social is an OpenID provider by which people sign in. The JavaScript SDK 1.27.1 uses PKCE for github and twitter alone.
 type Social struct {
-	// Provider is the name by which SDKs know it, such as github (models/ProviderEnum.js of sdk-api-core). The JavaScript SDK
-	// 1.27.1 uses PKCE for github and twitter alone.
-	Provider string
-	// Issuer is the claim iss of its tokens.
-	Issuer                              string
+	Issuer                              string // the claim iss of its tokens
 	AuthorizationURL, TokenURL, JWKSURL string
-	ClientID, ClientSecret, RedirectURL string
+	ClientID, ClientSecret              string
+	// RedirectURL is where the provider sends people back to: …/providers/{provider}/redirect, as browsers reach it. Empty means on
+	// the host that a request names, for those who do not know it before.
+	RedirectURL string
 }
 
 const (
@@ -30,32 +30,45 @@ const (
 // socialSignIn is one that has begun. The browser's page drew the state, and only what it fits goes on.
 type socialSignIn struct {
 	Provider    string `json:"provider"`
-	RedirectURL string `json:"redirectUrl"`
-	Code        string `json:"code"` // SHA-256 of the code that came back with the state; empty before
+	RedirectURL string `json:"redirectUrl"` // that the provider was told
+	Page        string `json:"page"`        // where the app waits
+	Code        string `json:"code"`        // SHA-256 of the code that came back with the state; empty before
 	expiring
 }
 
 var errSocial = unprocessable("invalid_verification", "Social sign-in not verified")
 
 // providers are as the SDK reads them (models/Provider.js of sdk-api-core): without a secret.
-func (i *Issuer) providers() []object {
+func (i *Issuer) providers(r *http.Request) []object {
 	list := []object{}
-	for _, s := range i.cfg.Social {
+	for _, name := range slices.Sorted(maps.Keys(i.cfg.Social)) {
+		s := i.cfg.Social[name]
 		list = append(list, object{
-			"id": s.Provider, "provider": s.Provider, "clientId": s.ClientID, "baseAuthUrl": s.AuthorizationURL,
-			"redirectUrl": s.RedirectURL, "scopes": "openid email profile",
+			"id": name, "provider": name, "clientId": s.ClientID, "baseAuthUrl": s.AuthorizationURL,
+			"redirectUrl": i.redirectURL(r, name, s), "scopes": "openid email profile",
 		})
 	}
 	return list
 }
 
-func (i *Issuer) provider(r *http.Request) (Social, error) {
-	name := r.PathValue("provider")
-	n := slices.IndexFunc(i.cfg.Social, func(s Social) bool { return s.Provider == name })
-	if n < 0 {
-		return Social{}, fail(http.StatusNotFound, "not_found", "No such provider")
+func (i *Issuer) redirectURL(r *http.Request, name string, s Social) string {
+	if s.RedirectURL != "" {
+		return s.RedirectURL
 	}
-	return i.cfg.Social[n], nil
+	scheme := "http"
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
+		scheme = "https"
+	}
+	return scheme + "://" + r.Host + i.Prefix() + "/providers/" + name + "/redirect"
+}
+
+func (i *Issuer) provider(r *http.Request) (name string, s Social, err error) {
+	name = r.PathValue("provider")
+	s, known := i.cfg.Social[name]
+	if !known {
+		return "", Social{}, fail(http.StatusNotFound, "not_found", "No such provider")
+	}
+	return name, s, nil
 }
 
 // POST /providers/{provider}/initAuth {state, redirectUrl}. The redirect leads to a site of ours only.
@@ -64,7 +77,7 @@ func (i *Issuer) beginSocial(r *http.Request) (any, error) {
 	if err := decode(r, &body); err != nil {
 		return nil, err
 	}
-	provider, err := i.provider(r)
+	name, provider, err := i.provider(r)
 	if err != nil {
 		return nil, err
 	}
@@ -75,7 +88,9 @@ func (i *Issuer) beginSocial(r *http.Request) (any, error) {
 	if len(body.State) < minState {
 		return nil, unprocessable("invalid_state", "state is too short")
 	}
-	begun := socialSignIn{Provider: provider.Provider, RedirectURL: body.RedirectURL, expiring: i.expiry(socialLifetime)}
+	begun := socialSignIn{
+		Provider: name, RedirectURL: i.redirectURL(r, name, provider), Page: body.RedirectURL, expiring: i.expiry(socialLifetime),
+	}
 	return nil, i.update(func(tx *bolt.Tx) error {
 		if err := sweep(tx, bucketSocial, i.cfg.Now()); err != nil {
 			return err
@@ -103,7 +118,7 @@ func (i *Issuer) socialRedirect(r *http.Request) (any, error) {
 		if code == "" || begun.Code != "" {
 			return errSocial
 		}
-		if to, err = url.Parse(begun.RedirectURL); err != nil {
+		if to, err = url.Parse(begun.Page); err != nil {
 			return err
 		}
 		begun.Code = hash(code)
@@ -150,12 +165,14 @@ type identity struct {
 // proveSocially exchanges a code for what the provider says of its user. The state is spent before the provider is asked, and
 // no transaction waits for it.
 func (i *Issuer) proveSocially(r *http.Request, p socialProof) (prover, error) {
-	provider, err := i.provider(r)
+	name, provider, err := i.provider(r)
 	if err != nil {
 		return nil, err
 	}
+	var begun socialSignIn
 	err = i.update(func(tx *bolt.Tx) error {
-		begun, err := i.begun(tx, r, p.State)
+		var err error
+		begun, err = i.begun(tx, r, p.State)
 		if err != nil {
 			return err
 		}
@@ -167,22 +184,22 @@ func (i *Issuer) proveSocially(r *http.Request, p socialProof) (prover, error) {
 	if err != nil {
 		return nil, err
 	}
-	who, err := i.exchange(r, provider, p)
+	who, err := i.exchange(r, provider, begun, p)
 	if err != nil || who.Subject == "" {
-		i.cfg.Log.InfoContext(r.Context(), "social sign-in refused", "provider", provider.Provider, "error", err)
+		i.cfg.Log.InfoContext(r.Context(), "social sign-in refused", "provider", name, "error", err)
 		return nil, errSocial
 	}
 	return func(*bolt.Tx) (credential, error) {
 		return credential{
 			Format: formatOAuth, PublicIdentifier: first(who.Email, who.Username, who.Subject),
-			OAuthProvider: provider.Provider, OAuthAccountID: who.Subject, OAuthUsername: who.Username,
+			OAuthProvider: name, OAuthAccountID: who.Subject, OAuthUsername: who.Username,
 		}, nil
 	}, nil
 }
 
-func (i *Issuer) exchange(r *http.Request, s Social, p socialProof) (identity, error) {
+func (i *Issuer) exchange(r *http.Request, s Social, begun socialSignIn, p socialProof) (identity, error) {
 	form := url.Values{
-		"grant_type": {"authorization_code"}, "code": {p.Code}, "redirect_uri": {s.RedirectURL},
+		"grant_type": {"authorization_code"}, "code": {p.Code}, "redirect_uri": {begun.RedirectURL},
 		"client_id": {s.ClientID}, "client_secret": {s.ClientSecret},
 	}
 	if p.Verifier != "" {

@@ -9,7 +9,7 @@ import (
 	"time"
 
 	"github.com/stepward/stepward/examples/issuer"
-	"github.com/stepward/stepward/examples/openid"
+	"github.com/stepward/stepward/examples/oidc"
 )
 
 const verifier = "abcdefghijklmnopqrstuvwxyzabcdefghijklmnopq"
@@ -28,15 +28,14 @@ func newSocial(t *testing.T) *social {
 	t.Cleanup(server.Close)
 	redirectURL := audience + "/api/v0/sdk/" + environment + "/providers/github/redirect"
 	s.world = newWorld(t, func(c *issuer.Config) {
-		c.Social = []issuer.Social{{
-			Provider: "github", Issuer: server.URL, AuthorizationURL: server.URL + openid.PathAuthorize,
-			TokenURL: server.URL + openid.PathToken, JWKSURL: server.URL + openid.PathKeys,
+		c.Social = map[string]issuer.Social{"github": {
+			Issuer: server.URL, AuthorizationURL: server.URL + oidc.PathAuthorize,
+			TokenURL: server.URL + oidc.PathToken, JWKSURL: server.URL + oidc.PathKeys,
 			ClientID: "wallet", ClientSecret: "s3cret", RedirectURL: redirectURL,
 		}}
 	})
-	p, err := openid.New(openid.Config{
-		Dir: t.TempDir(), URL: server.URL, Client: openid.Client{ID: "wallet", Secret: "s3cret", RedirectURL: redirectURL},
-		Account: openid.Account{Subject: "42", Email: "ann@social.example", Username: "ann"}, Now: s.clock,
+	p, err := oidc.New(oidc.Config{
+		Dir: t.TempDir(), URL: server.URL, ClientID: "wallet", ClientSecret: "s3cret", Redirects: []string{redirectURL}, Now: s.clock,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -48,10 +47,11 @@ func newSocial(t *testing.T) *social {
 
 func (s *social) follow(method, address string) *http.Response {
 	s.t.Helper()
-	r, err := http.NewRequestWithContext(s.t.Context(), method, address, nil)
+	r, err := http.NewRequestWithContext(s.t.Context(), method, address, strings.NewReader("email=ann%40social.example"))
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
 	res, err := http.DefaultTransport.RoundTrip(r)
 	if err != nil {
 		s.t.Fatal(err)

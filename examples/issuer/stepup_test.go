@@ -27,6 +27,26 @@ func enrolled(t *testing.T, w *world) (token, secret string) {
 	return ann.JWT, begun.Secret
 }
 
+// Dynamic's SDK finishes an enrolment by the call that steps up.
+func TestAFirstCodeProvesTheApp(t *testing.T) {
+	w := newWorld(t)
+	ann := w.signIn("ann@example.com")
+	begun := w.do("GET", "/users/mfa/register/totp", nil, bearer(ann.JWT))
+	prove := m{"id": begun.ID, "code": w.code(begun.Secret)}
+	asks := m{"id": begun.ID, "code": w.code(begun.Secret), "requestedScopes": []string{"wallet:export"}}
+	refuse(t, w.do("POST", "/users/mfa/auth/totp", asks, bearer(ann.JWT)), 422, "mfa_device_not_found")
+	refuse(t, w.do("POST", "/users/mfa/auth/totp", m{"id": begun.ID, "code": "000"}, bearer(ann.JWT)), 422, "mfa_invalid_code")
+	if got := w.do("POST", "/users/mfa/auth/totp", prove, bearer(ann.JWT)); got.Status != 200 || got.ElevatedAccessToken != "" {
+		t.Fatalf("got %d %s, elevated token %q", got.Status, got.Code, got.ElevatedAccessToken)
+	}
+	refuse(t, w.do("POST", "/users/mfa/auth/totp", prove, bearer(ann.JWT)), 422, "mfa_invalid_code")
+	w.pass(30 * time.Second)
+	asks["code"] = w.code(begun.Secret)
+	if got := w.do("POST", "/users/mfa/auth/totp", asks, bearer(ann.JWT)); got.Status != 200 || got.ElevatedAccessToken == "" {
+		t.Errorf("got %d %s without an elevated token", got.Status, got.Code)
+	}
+}
+
 func TestStepUpByTOTP(t *testing.T) {
 	tests := []struct {
 		name      string

@@ -39,6 +39,9 @@ func (i *Issuer) describe(u user) (sdkUser, error) {
 	for _, c := range u.Credentials {
 		answer.Credentials = append(answer.Credentials, c)
 	}
+	for _, f := range u.mfaCredentials() {
+		answer.Credentials = append(answer.Credentials, credential{ID: f.ID, Format: f.Format, PublicIdentifier: f.ID})
+	}
 	if i.cfg.Wallets == nil {
 		return answer, nil
 	}

@@ -104,6 +104,9 @@ func (c *Credentials) Withhold(h http.Header, preflight bool) {
 		delete(h, c.SessionHeader)
 		delete(h, "Authorization")
 		delete(h, "Cookie")
+		for _, name := range gate.RegistrationTokenHeaders() {
+			delete(h, name)
+		}
 	case !c.ForwardSession:
 		delete(h, c.SessionHeader)
 		removeCookie(h, c.SessionCookie)

@@ -109,7 +109,12 @@ func Get(ctx context.Context, client *http.Client, address, accept string, maxBy
 		return nil, &Error{Unreachable, withoutURL(err)}
 	}
 	req.Header.Set("Accept", accept)
-	resp, err := client.Do(req)
+	return Do(client, req, maxBytes)
+}
+
+// Do is Get for a request of another kind.
+func Do(client *http.Client, req *http.Request, maxBytes int64) ([]byte, error) {
+	resp, err := client.Do(req) //nolint:gosec // the address is the operator's
 	if err != nil {
 		return nil, &Error{Unreachable, withoutURL(err)}
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/textproto"
+	"slices"
 	"strings"
 
 	"github.com/stepward/stepward/internal/canon"
@@ -136,6 +137,19 @@ func (r *Rules) strip(when strip, names []string) {
 	}
 }
 
+// Withheld are the names that never reach the backend, however trusted the peer: for doors where a proxy may know of fields
+// that it does not tell of.
+func (r *Rules) Withheld() []string {
+	var names []string
+	for name, when := range r.stripped {
+		if when == always {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // Error says which rule a request breaks. Its text is static: nothing of the request is in it.
 type Error string
 
@@ -172,6 +186,17 @@ func (r *Rules) Check(header, trailer http.Header) error {
 	for name := range trailer {
 		if meant := fold(name); r.guarded[meant] || r.fate(meant) != 0 {
 			return ErrTrailer
+		}
+	}
+	return nil
+}
+
+// CheckTwins refuses a field that can be read as one which Strip removes: Stepward_Subject, Stepward.Subject. It is for doors whose
+// asker forwards the client's header by itself, and can replace or remove fields by their exact names alone.
+func (r *Rules) CheckTwins(header http.Header) error {
+	for name := range header {
+		if !isPlain(name) && r.fate(fold(name)) != 0 {
+			return ErrTwin
 		}
 	}
 	return nil

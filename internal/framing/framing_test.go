@@ -160,6 +160,24 @@ func TestStrip(t *testing.T) {
 	}
 }
 
+// Fields that Strip removes are refused in any spelling but the exact one, which an asking proxy can be told to remove.
+func TestCheckTwins(t *testing.T) {
+	for fields, want := range map[string]error{
+		"X-User-Id: a\nStepward-Subject: b\nX-Original-Url: c\nX-Forwarded-For: d": nil,
+		"X_Whatever: a\nX.Anything: b":                                             nil,
+		"X_User_Id: a":                                                             framing.ErrTwin,
+		"x.user-id: a":                                                             framing.ErrTwin,
+		"Stepward_Anything: a":                                                     framing.ErrTwin,
+		"X_Original_Url: a":                                                        framing.ErrTwin,
+		"X_Forwarded_For: a":                                                       framing.ErrTwin,
+		"X-Http_Method-Override: a":                                                framing.ErrTwin,
+	} {
+		if err := newRules(t).CheckTwins(request(t, fields).Header); !errors.Is(err, want) {
+			t.Errorf("%q: got %v, want %v", fields, err, want)
+		}
+	}
+}
+
 func TestNewRefusesContradictions(t *testing.T) {
 	for _, row := range []struct {
 		name   string

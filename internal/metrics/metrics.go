@@ -23,6 +23,7 @@ type Metrics struct {
 	gate       prometheus.Histogram
 	ledger     *prometheus.HistogramVec
 	jwks       *prometheus.CounterVec
+	introspect *prometheus.HistogramVec
 	reloads    *prometheus.CounterVec
 	reloadedAt prometheus.Gauge
 	reloadGood prometheus.Gauge
@@ -34,6 +35,7 @@ type Metrics struct {
 	wouldNeed  *prometheus.CounterVec
 	polls      *prometheus.CounterVec
 	changes    *prometheus.CounterVec
+	sessions   *prometheus.CounterVec
 
 	// DecisionLogDropped counts records that were lost.
 	DecisionLogDropped prometheus.Counter
@@ -69,6 +71,11 @@ func New(version string) *Metrics {
 			Name: "stepward_jwks_fetches_total",
 			Help: "Fetches and file reads of keys, by issuer (as configured) and result (ok, unreachable, status, invalid).",
 		}, []string{"issuer", "result"}),
+		introspect: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "stepward_introspection_duration_seconds",
+			Help:    "How long questions about MFA tokens took, by result (active, inactive, unusable, unreachable, status, invalid).",
+			Buckets: []float64{1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1, 2.5, 5, 10},
+		}, []string{"result"}),
 		reloads: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "stepward_policy_reloads_total",
 			Help: "Attempts to load the policy, by result (ok, error). After an error the last good one stays in force.",
@@ -105,6 +112,10 @@ func New(version string) *Metrics {
 			Name: "stepward_settings_changes_total",
 			Help: "Changes of environment settings, by kind (first_seen, raised, lowered, loosened, changed, downgrade_refused).",
 		}, []string{"kind"}),
+		sessions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "stepward_session_checks_total",
+			Help: "Whether sessions still stand, by what the backend said (stands, ended, unavailable, or remembered: it was not asked).",
+		}, []string{"result"}),
 		DecisionLogDropped: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "stepward_decision_log_dropped_total",
 			Help: "Decision records that were lost because the buffer was full or could not be written.",
@@ -129,8 +140,8 @@ func New(version string) *Metrics {
 		Name: "stepward_build_info", Help: "Always 1; the version is a label.", ConstLabels: prometheus.Labels{"version": version},
 	})
 	build.Set(1)
-	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
-		m.advice, m.gaps, m.wouldNeed, m.polls, m.changes,
+	m.registry.MustRegister(m.decisions, m.gate, m.ledger, m.jwks, m.introspect, m.reloads, m.reloadedAt, m.reloadGood, cache, m.upstream,
+		m.advice, m.gaps, m.wouldNeed, m.polls, m.changes, m.sessions,
 		m.DecisionLogDropped, m.InFlight, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -201,6 +212,11 @@ func (m *Metrics) Ledger(operation, result string, took time.Duration) {
 // JWKS counts one attempt to read keys by its outcome, a word of token.FetchOutcomes.
 func (m *Metrics) JWKS(issuer, outcome string) { m.jwks.WithLabelValues(issuer, outcome).Inc() }
 
+// Introspection counts one question about an MFA token, by its outcome, a word of token.IntrospectionOutcomes.
+func (m *Metrics) Introspection(outcome string, took time.Duration) {
+	m.introspect.WithLabelValues(outcome).Observe(took.Seconds())
+}
+
 // PolicyReload counts one attempt to load the policy.
 func (m *Metrics) PolicyReload(err error, now time.Time) {
 	if err != nil {
@@ -230,6 +246,9 @@ func (m *Metrics) SettingsPoll(outcome string) { m.polls.WithLabelValues(outcome
 
 // SettingsChange counts one change of an environment's settings, or one that was refused.
 func (m *Metrics) SettingsChange(kind string) { m.changes.WithLabelValues(kind).Inc() }
+
+// SessionCheck counts whether one session stands, by a word of package standing.
+func (m *Metrics) SessionCheck(result string) { m.sessions.WithLabelValues(result).Inc() }
 
 // Gauge registers a value that is read when the metrics are.
 func (m *Metrics) Gauge(name, help string, labels map[string]string, read func() float64) {

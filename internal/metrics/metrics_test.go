@@ -30,6 +30,7 @@ func TestEverythingIsServed(t *testing.T) {
 	m.Decision("refuse", "forbidden", "wallet.export", time.Millisecond)
 	m.Ledger("reserve", "ok", time.Millisecond)
 	m.JWKS("app.example", "unreachable")
+	m.Introspection("inactive", time.Millisecond)
 	m.PolicyReload(nil, time.Unix(1000, 0))
 	m.PolicyReload(errors.New("bad"), time.Unix(2000, 0))
 	m.RequirementCache(true)
@@ -39,6 +40,7 @@ func TestEverythingIsServed(t *testing.T) {
 	m.WouldChallenge("other", "wallet.export")
 	m.SettingsPoll("refused")
 	m.SettingsChange("raised")
+	m.SessionCheck("ended")
 	m.DecisionLogDropped.Inc()
 	m.InFlight.Set(3)
 	m.Gauge("stepward_ledger_entries", "Entries.", nil, func() float64 { return 7 })
@@ -49,6 +51,7 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_gate_duration_seconds_count 2`,
 		`stepward_ledger_operation_duration_seconds_count{operation="reserve",result="ok"} 1`,
 		`stepward_jwks_fetches_total{issuer="app.example",result="unreachable"} 1`,
+		`stepward_introspection_duration_seconds_count{result="inactive"} 1`,
 		`stepward_policy_reloads_total{result="error"} 1`,
 		`stepward_policy_last_reload_successful 0`,
 		`stepward_policy_loaded_timestamp_seconds 1000`,
@@ -60,6 +63,7 @@ func TestEverythingIsServed(t *testing.T) {
 		`stepward_settings_polls_total{outcome="refused"} 1`,
 		`stepward_settings_changes_total{kind="raised"} 1`,
 		`stepward_settings_changes_total{kind="downgrade_refused"} 0`,
+		`stepward_session_checks_total{result="ended"} 1`,
 		`stepward_decision_log_dropped_total 1`,
 		`stepward_requests_in_flight 3`,
 		`stepward_ledger_entries 7`,

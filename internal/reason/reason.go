@@ -40,6 +40,10 @@ const (
 	// Device: the user must follow the emailed link.
 	DeviceVerificationRequired Reason = "device_verification_required"
 
+	// Device's key: the app must sign a fresh nonce.
+	DeviceProofRequired Reason = "device_proof_required"
+	DeviceProofInvalid  Reason = "device_proof_invalid"
+
 	// Policy.
 	Forbidden Reason = "forbidden"
 
@@ -73,7 +77,8 @@ func All() []Reason {
 	return []Reason{
 		InvalidRequest, AmbiguousRequest, MethodNotAllowed, RouteUnmatched, UpgradeNotAllowed, BodyUnreadable, BodyTooLarge,
 		TooEarly, APIVersionBelowFloor, APIVersionInvalid, SDKVersionTooOld, SessionRequired, SessionInvalid,
-		EnvironmentMismatch, EnvironmentLocked, AdditionalAuthRequired, DeviceVerificationRequired, Forbidden,
+		EnvironmentMismatch, EnvironmentLocked, AdditionalAuthRequired, DeviceVerificationRequired,
+		DeviceProofRequired, DeviceProofInvalid, Forbidden,
 		ElevatedTokenRequired, ElevatedTokenInsufficientScope, ElevatedTokenExpired, ElevatedTokenConsumed,
 		ElevatedTokenInvalid, MFATokenRequired, MFATokenInvalid, MFATokenConsumed, RateLimited,
 		ConsumptionStoreUnavailable, ConsumptionStateUnknown, VerificationUnavailable, PolicyError,

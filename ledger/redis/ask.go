@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/redis/rueidis"
@@ -50,60 +49,53 @@ func within[T any](ctx context.Context, s *Store, f func(context.Context) (T, er
 	}
 }
 
-// run calls one of the scripts that answer with a word and an echo.
-func (s *Store) run(ctx context.Context, sc script, keys, args []string, echo string) (byte, error) {
-	args = slices.Clone(args) // f may outlive this call
-	began := time.Now()
-	text, err := within(ctx, s, func(ctx context.Context) (string, error) {
-		r := s.client.Do(ctx, sc.evalsha(s.client.B(), keys, args))
-		if isUnknownScript(r.Error()) {
-			r = s.client.Do(ctx, sc.eval(s.client.B(), keys, args))
-		}
-		return r.ToString()
-	})
-	return s.heard(began, text, err, echo)
-}
-
-// heard looks at an answer, and gives up connections that seem to lead nowhere.
-func (s *Store) heard(began time.Time, text string, err error, echo string) (byte, error) {
+// heard looks at how asking ended, and gives up connections that seem to lead nowhere.
+func (s *Store) heard(began time.Time, err error) {
 	switch {
-	case err == nil && len(text) == 1+len(echo) && text[1:] == echo:
-		s.misses.Store(0)
-		return text[0], nil
 	case err == nil:
+		s.misses.Store(0)
+		return
+	case errors.Is(err, errOutOfStep):
 		s.links.drop(began, 0)
-		return 0, errOutOfStep
+		return
 	case outcomeOf(err) != unclear:
-		return 0, err
+		return
 	}
 	if s.misses.Add(1)%missesToDrop == 0 {
 		s.links.drop(began, 0)
 	} else {
 		s.links.drop(began, max(silence, time.Since(began)*3/4))
 	}
-	return 0, err
 }
 
 // askAndWait reserves and waits for replicas, on a connection that nobody else uses meanwhile: WAIT looks at what its own
 // connection wrote, and holds it up.
-func (s *Store) askAndWait(ctx context.Context, a *attempt) (byte, error) {
-	args := slices.Clone(a.args)
+func (s *Store) askAndWait(ctx context.Context, deadline time.Time, a *attempt) (byte, error) {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	one := a.question(deadline)
+	one.done = make(chan answer, 1)
+	batch := []*question{one}
 	began := time.Now()
-	type answer struct {
-		text     string
+	type waited struct {
 		replicas int64
 		lost     error // why WAIT did not say
 	}
-	r, err := within(ctx, s, func(ctx context.Context) (answer, error) {
-		both := s.together(ctx, reserveScript.evalsha(s.client.B(), a.keys, args), s.wait(ctx))
+	r, err := within(ctx, s, func(ctx context.Context) (waited, error) {
+		both := s.together(ctx, s.evalsha(reserveScript, a.bucket, batch), s.wait(ctx))
 		if isUnknownScript(both[0].Error()) {
-			both = s.together(ctx, reserveScript.eval(s.client.B(), a.keys, args), s.wait(ctx))
+			both = s.together(ctx, s.eval(reserveScript, a.bucket, batch), s.wait(ctx))
 		}
-		text, err := both[0].ToString()
+		s.tell(began, reserveScript, batch, both[0])
 		n, lost := both[1].AsInt64()
-		return answer{text, n, lost}, err
+		return waited{n, lost}, nil
 	})
-	said, err := s.heard(began, r.text, err, a.id)
+	if err != nil { // it took too long
+		s.heard(began, err)
+		return 0, err
+	}
+	told := <-one.done
+	said, err := told.said, told.err
 	if err != nil || said != saysGranted {
 		return said, err
 	}
@@ -144,6 +136,12 @@ func (s *Store) wait(ctx context.Context) rueidis.Completed {
 // renew makes sure of one bucket's epoch.
 func (s *Store) renew(ctx context.Context, bucket int) error {
 	return s.renewSome(ctx, []int{bucket})
+}
+
+func (s *Store) renewBefore(ctx context.Context, deadline time.Time, bucket int) error {
+	ctx, cancel := context.WithDeadline(ctx, deadline)
+	defer cancel()
+	return s.renew(ctx, bucket)
 }
 
 // renewAll makes sure of every bucket's epoch.

@@ -75,7 +75,7 @@ func answerError(name string, r reply) error {
 // ours are the errors of renewScript, after their first word.
 var ours = map[string]string{
 	"nameless":   "the server hides its run_id or master_replid in INFO, so that a restart could not be seen: use another",
-	"old":        "the server is older than Redis 6.2: use a newer one",
+	"old":        "the server is older than Redis 7.0: use a newer one",
 	"cluster":    "the server is part of a cluster: write redis+cluster:// in place of redis://",
 	"standalone": "the server is not part of a cluster: write redis:// in place of redis+cluster://",
 }

@@ -1,4 +1,4 @@
-// Package redis is a ledger in a Redis or Valkey server (6.2 or newer), behind Sentinels, or in a cluster.
+// Package redis is a ledger in a Redis or Valkey server (7.0 or newer), behind Sentinels, or in a cluster.
 //
 // A reservation is one script on the master. It writes the key if it is absent, and only while the ledger's epoch is the one
 // that decided whether the token is new enough. The epoch is a key without an end that names the server's run. Where it is
@@ -29,9 +29,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"math"
 	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -86,6 +84,8 @@ type Store struct {
 	links   links
 	buckets int
 	epochs  []atomic.Pointer[epoch] // by bucket: the last that a server told
+
+	claiming, reserving, committing, releasing []queue // by bucket
 
 	instance [8]byte       // of this store, in attempts
 	attempts atomic.Uint64 // so that no two attempts are equal
@@ -151,9 +151,19 @@ func newStore(c Config) (*Store, error) {
 		s.buckets = clusterBuckets
 	}
 	s.epochs = make([]atomic.Pointer[epoch], s.buckets)
+	s.claiming, s.reserving = s.queues(claimScript), s.queues(reserveScript)
+	s.committing, s.releasing = s.queues(commitScript), s.queues(releaseScript)
 	_, _ = rand.Read(s.instance[:]) // it never fails: see ledger.NewOwner
 	s.dialer = newDialer(s.connect)
 	return s, nil
+}
+
+func (s *Store) queues(sc script) []queue {
+	list := make([]queue, s.buckets)
+	for b := range list {
+		list[b].store, list[b].script, list[b].bucket = s, sc, b
+	}
+	return list
 }
 
 func (s *Store) defaults() {
@@ -252,45 +262,75 @@ func (s *Store) Reserve(ctx context.Context, c ledger.Claim) error {
 	if until <= now {
 		return ledger.ErrFenced
 	}
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	return s.reserve(ctx, s.newAttempt(c, now, until), now)
+	return s.reserve(ctx, s.deadline(ctx), s.newAttempt(c, now, until))
+}
+
+// deadline is when a call ends. A context of its own would cost as much as all the rest of it.
+func (s *Store) deadline(ctx context.Context) time.Time {
+	at := time.Now().Add(s.timeout)
+	if earlier, ok := ctx.Deadline(); ok && earlier.Before(at) {
+		return earlier
+	}
+	return at
+}
+
+func isOver(ctx context.Context, deadline time.Time) bool {
+	return ctx.Err() != nil || !time.Now().Before(deadline)
 }
 
 // attempt is one call of Reserve.
 type attempt struct {
-	claim  ledger.Claim
+	token  ledger.Claim
 	bucket int
-	id     string   // unlike every other attempt's, those of the same owner included
-	keys   []string // record, epoch
-	args   []string // of reserveScript
-}
+	id     string // unlike every other attempt's, those of the same owner included
+	epoch  string // that decided whether the token is new enough
+	key    string
+	mine   bool // it may have been written before
 
-// Where reserveScript's arguments are that change.
-const (
-	argEpoch = 0
-	argMine  = 7
-)
+	now, until int64 // ns
+}
 
 func (s *Store) newAttempt(c ledger.Claim, now, until int64) *attempt {
 	id := make([]byte, 0, 16)
 	id = append(id, s.instance[:]...)
 	id = binary.BigEndian.AppendUint64(id, s.attempts.Add(1))
 	b := s.bucketOf(c.Key)
-	return &attempt{
-		claim: c, bucket: b, id: string(id), keys: []string{s.recordKey(b, c.Key), s.epochKey(b)},
-		args: []string{
-			"", string(id), string(c.Owner[:]), digits(until), digits(now),
-			strconv.FormatInt(toMillis(until), 10), strconv.FormatInt(toMillis(until-now), 10), "",
-		},
+	return &attempt{token: c, now: now, until: until, bucket: b, id: string(id), key: s.recordKey(b, c.Key)}
+}
+
+// slack is how much further ahead the server's clock may be than when it was last looked at, before it is asked.
+const slack = time.Second
+
+// claim asks for a as most are: nothing of the token is there.
+func (a *attempt) claim(s *Store, deadline time.Time) *question {
+	// By the server's clock too the key stays at least for what is left.
+	clock := ledger.Nanos(s.real().Add(slack + max(0, s.Skew())))
+	ends := max(toMillis(a.until), toMillis(clock+a.until-a.now))
+	record := make([]byte, 0, recordSize)
+	record = append(append(append(record, a.token.Owner[:]...), a.id...), 'r')
+	return &question{
+		key: a.key, shared: a.epoch, args: []string{string(appendDigits(record, a.until)), strconv.FormatInt(ends, 10)},
+		now: a.now, clock: clock / int64(time.Millisecond), echo: a.id, deadline: deadline,
 	}
+}
+
+// question asks for a in any case, and may do so again.
+func (a *attempt) question(deadline time.Time) *question {
+	mine := ""
+	if a.mine {
+		mine = "1"
+	}
+	return &question{key: a.key, shared: a.epoch, echo: a.id, deadline: deadline, args: []string{
+		a.id, string(a.token.Owner[:]), digits(a.until), digits(a.now),
+		strconv.FormatInt(toMillis(a.until), 10), strconv.FormatInt(toMillis(a.until-a.now), 10), mine,
+	}}
 }
 
 // rounds is more than an attempt needs unless epochs begin one after another.
 const rounds = 6
 
 // reserve asks, and asks again where it got no answer: then "mine" tells it whether the first question had arrived.
-func (s *Store) reserve(ctx context.Context, a *attempt, now int64) error {
+func (s *Store) reserve(ctx context.Context, deadline time.Time, a *attempt) error {
 	written := false
 	var last error
 	for range rounds {
@@ -298,27 +338,27 @@ func (s *Store) reserve(ctx context.Context, a *attempt, now int64) error {
 		if e == nil {
 			return refuse(&dialError{errors.New("the bucket's server was never reached")}, written)
 		}
-		if e.refuses(a.claim.IssuedAt, now) {
+		if e.refuses(a.token.IssuedAt, a.now) {
 			return ledger.ErrFenced
 		}
-		a.args[argEpoch] = e.text
-		said, err := s.askReserve(ctx, a, written)
+		a.epoch = e.text
+		said, err := s.askReserve(ctx, deadline, a, written)
 		switch {
 		case err == nil && said == saysEpoch:
-			if err := s.renew(ctx, a.bucket); err != nil {
+			if err := s.renewBefore(ctx, deadline, a.bucket); err != nil {
 				// It wrote an epoch at most.
 				return refuse(&dialError{explain(err)}, written)
 			}
 		case err == nil:
 			return answers[said]
 		case outcomeOf(err) != unclear:
-			if ctx.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+			if isOver(ctx, deadline) || !errors.Is(err, context.DeadlineExceeded) {
 				return refuse(err, written)
 			}
-		case written || ctx.Err() != nil:
+		case written || isOver(ctx, deadline):
 			return unknown(err)
 		default:
-			written, a.args[argMine] = true, "1"
+			written, a.mine = true, true
 		}
 		last = err
 	}
@@ -331,20 +371,22 @@ func (s *Store) reserve(ctx context.Context, a *attempt, now int64) error {
 var answers = map[byte]error{saysGranted: nil, saysReserved: ledger.ErrReserved, saysConsumed: ledger.ErrConsumed}
 
 // askReserve asks once. What is asked first leaves a third of the time to ask again.
-func (s *Store) askReserve(ctx context.Context, a *attempt, again bool) (byte, error) {
-	deadline, _ := ctx.Deadline()
-	left := time.Until(deadline)
+func (s *Store) askReserve(ctx context.Context, deadline time.Time, a *attempt, again bool) (byte, error) {
 	if !again {
-		left = left * 2 / 3
+		deadline = deadline.Add(-time.Until(deadline) / 3)
 	}
-	part, cancel := context.WithTimeout(ctx, left)
-	defer cancel()
 	var said byte
 	var err error
-	if s.replicas > 0 {
-		said, err = s.askAndWait(part, a)
-	} else {
-		said, err = s.run(part, reserveScript, a.keys, a.args, a.id)
+	switch {
+	case s.replicas > 0:
+		said, err = s.askAndWait(ctx, deadline, a)
+	case a.mine:
+		said, err = s.reserving[a.bucket].ask(ctx, a.question(deadline))
+	default:
+		said, err = s.claiming[a.bucket].ask(ctx, a.claim(s, deadline))
+		if err == nil && (said == saysClock || said == saysLook) {
+			said, err = s.reserving[a.bucket].ask(ctx, a.question(deadline))
+		}
 	}
 	if _, known := answers[said]; err == nil && !known && said != saysEpoch {
 		err = errNoAnswer
@@ -354,15 +396,15 @@ func (s *Store) askReserve(ctx context.Context, a *attempt, again bool) (byte, e
 
 // Commit implements ledger.Store.
 func (s *Store) Commit(ctx context.Context, k ledger.Key, o ledger.Owner) error {
-	return s.settle(ctx, commitScript, k, o)
+	return s.settle(ctx, s.committing, k, o)
 }
 
 // Release implements ledger.Store.
 func (s *Store) Release(ctx context.Context, k ledger.Key, o ledger.Owner) error {
-	return s.settle(ctx, releaseScript, k, o)
+	return s.settle(ctx, s.releasing, k, o)
 }
 
-func (s *Store) settle(ctx context.Context, sc script, k ledger.Key, o ledger.Owner) error {
+func (s *Store) settle(ctx context.Context, queues []queue, k ledger.Key, o ledger.Owner) error {
 	if err := ctx.Err(); err != nil {
 		return unavailable(err)
 	}
@@ -370,10 +412,10 @@ func (s *Store) settle(ctx context.Context, sc script, k ledger.Key, o ledger.Ow
 		return err
 	}
 	defer s.calls.Done()
-	ctx, cancel := context.WithTimeout(ctx, s.timeout)
-	defer cancel()
-	keys := []string{s.recordKey(s.bucketOf(k), k)}
-	said, err := s.run(ctx, sc, keys, []string{string(o[:]), digits(max(0, ledger.Nanos(s.now())))}, string(o[:]))
+	bucket, owner := s.bucketOf(k), string(o[:])
+	said, err := queues[bucket].ask(ctx, &question{
+		key: s.recordKey(bucket, k), args: []string{owner, digits(max(0, ledger.Nanos(s.now())))}, echo: owner, deadline: s.deadline(ctx),
+	})
 	switch {
 	case err != nil:
 		return refuse(err, false)
@@ -434,11 +476,19 @@ func (s *Store) inBucket(b int) string {
 func (s *Store) epochKey(b int) string { return s.inBucket(b) + "epoch" }
 
 func (s *Store) recordKey(b int, k ledger.Key) string {
-	return s.inBucket(b) + base64.RawURLEncoding.EncodeToString(k[:])
+	bucket := s.inBucket(b)
+	key := append(make([]byte, 0, len(bucket)+base64.RawURLEncoding.EncodedLen(len(k))), bucket...)
+	return string(base64.RawURLEncoding.AppendEncode(key, k[:]))
 }
 
 // digits is n, which is not negative, so that texts compare as their numbers do.
-func digits(n int64) string {
-	text := strconv.FormatInt(n, 10)
-	return strings.Repeat("0", len(strconv.FormatInt(math.MaxInt64, 10))-len(text)) + text
+func digits(n int64) string { return string(appendDigits(make([]byte, 0, untilSize), n)) }
+
+func appendDigits(b []byte, n int64) []byte {
+	var text [untilSize]byte
+	for i := range text {
+		text[untilSize-1-i] = byte('0' + n%10)
+		n /= 10
+	}
+	return append(b, text[:]...)
 }

@@ -1,22 +1,11 @@
 // Opens a page in Debian's Chromium and lets its script call Stepward from another origin; prints what the script could
 // read as JSON. Arguments: the page's URL, the URL to call, the headers to send as JSON.
-import { chromium } from "playwright-core";
-import { mkdtempSync, rmSync } from "node:fs";
-import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { launch } from "./chromium.mjs";
 
 const [page, target, headers] = process.argv.slice(2);
-const profile = mkdtempSync(join(tmpdir(), "stepward-chromium-"));
-const context = await chromium.launchPersistentContext(profile, {
-  executablePath: "/usr/bin/chromium",
-  headless: true,
-  args: [
-    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-  ],
-});
+const browser = await launch();
 try {
-  const tab = await context.newPage();
+  const tab = await browser.newPage();
   await tab.goto(page);
   const seen = await tab.evaluate(
     async ([url, init]) => {
@@ -31,6 +20,5 @@ try {
   );
   console.log(JSON.stringify(seen));
 } finally {
-  await context.close();
-  rmSync(profile, { recursive: true, force: true });
+  await browser.close();
 }

@@ -1,4 +1,4 @@
-package openid_test
+package oidc_test
 
 import (
 	"crypto/sha256"
@@ -12,7 +12,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/stepward/stepward/examples/openid"
+	"github.com/stepward/stepward/examples/oidc"
 )
 
 const (
@@ -26,12 +26,12 @@ type world struct {
 	now time.Time
 }
 
-func newWorld(t *testing.T, dir string) (*world, *openid.Provider) {
+func newWorld(t *testing.T, dir string) (*world, *oidc.Provider) {
 	t.Helper()
 	w := &world{t: t, now: time.Date(2026, 10, 1, 12, 0, 0, 0, time.UTC)}
-	p, err := openid.New(openid.Config{
-		Dir: dir, URL: "https://social.example", Client: openid.Client{ID: "wallet", Secret: "s3cret", RedirectURL: callback},
-		Account: openid.Account{Subject: "42", Email: "ann@social.example", Username: "ann<b>"}, Now: func() time.Time { return w.now },
+	p, err := oidc.New(oidc.Config{
+		Dir: dir, URL: "https://social.example", ClientID: "wallet", ClientSecret: "s3cret", Redirects: []string{callback},
+		Now: func() time.Time { return w.now },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -55,7 +55,7 @@ func request(edits ...string) string {
 			q.Del(edits[n])
 		}
 	}
-	return openid.PathAuthorize + "?" + q.Encode()
+	return oidc.PathAuthorize + "?" + q.Encode()
 }
 
 func (w *world) send(method, path string, form url.Values) (*http.Response, string) {
@@ -80,7 +80,7 @@ func (w *world) send(method, path string, form url.Values) (*http.Response, stri
 // press presses the button, and returns what the browser takes to the client.
 func (w *world) press(path string) url.Values {
 	w.t.Helper()
-	res, _ := w.send("POST", path, nil)
+	res, _ := w.send("POST", path, url.Values{"email": {"ann@social.example"}})
 	to, err := res.Location()
 	if err != nil || !strings.HasPrefix(to.String(), callback+"?") {
 		w.t.Fatalf("got %d, %v", res.StatusCode, err)
@@ -97,7 +97,7 @@ func (w *world) exchange(code string, edits ...string) (int, map[string]any) {
 			form.Del(edits[n])
 		}
 	}
-	res, body := w.send("POST", openid.PathToken, form)
+	res, body := w.send("POST", oidc.PathToken, form)
 	var answer map[string]any
 	if err := json.Unmarshal([]byte(body), &answer); err != nil {
 		w.t.Fatalf("%q: %v", body, err)
@@ -108,7 +108,7 @@ func (w *world) exchange(code string, edits ...string) (int, map[string]any) {
 func TestOneButtonSignsIn(t *testing.T) {
 	w, _ := newWorld(t, t.TempDir())
 	res, page := w.send("GET", request(), nil)
-	if res.StatusCode != 200 || !strings.Contains(page, "Continue as ann&lt;b&gt;") || !strings.Contains(page, `action="/authorize?`) ||
+	if res.StatusCode != http.StatusOK || !strings.Contains(page, "wallet asks who you are") || !strings.Contains(page, `action="/authorize?`) ||
 		!strings.Contains(page, "state=s%261&amp;") && !strings.Contains(page, `state=s%261"`) {
 		t.Errorf("got %d %s", res.StatusCode, page)
 	}
@@ -124,7 +124,7 @@ func TestOneButtonSignsIn(t *testing.T) {
 		t.Errorf("again: got %d %v", status, answer)
 	}
 	res, found := w.send("GET", "/.well-known/openid-configuration", nil)
-	if res.StatusCode != 200 || !strings.Contains(found, `"issuer":"https://social.example"`) {
+	if res.StatusCode != http.StatusOK || !strings.Contains(found, `"issuer":"https://social.example"`) {
 		t.Errorf("got %d %s", res.StatusCode, found)
 	}
 }
@@ -176,10 +176,13 @@ func TestRequestsThatAreNotTheClients(t *testing.T) {
 	w, _ := newWorld(t, t.TempDir())
 	for _, edits := range [][]string{{"client_id", "other"}, {"redirect_uri", "https://evil.example/"}, {"redirect_uri", ""}} {
 		for _, method := range []string{"GET", "POST"} {
-			if res, _ := w.send(method, request(edits...), nil); res.StatusCode != 400 || res.Header.Get("Location") != "" {
+			if res, _ := w.send(method, request(edits...), url.Values{"email": {"ann@social.example"}}); res.StatusCode != http.StatusBadRequest || res.Header.Get("Location") != "" {
 				t.Errorf("%s %v: got %d to %q", method, edits, res.StatusCode, res.Header.Get("Location"))
 			}
 		}
+	}
+	if res, _ := w.send("POST", request(), nil); res.StatusCode != http.StatusBadRequest {
+		t.Errorf("nobody: got %d", res.StatusCode)
 	}
 	for want, edits := range map[string][]string{
 		"unsupported_response_type": {"response_type", "token"}, "invalid_request": {"code_challenge_method", "plain"},
@@ -193,15 +196,15 @@ func TestRequestsThatAreNotTheClients(t *testing.T) {
 func TestTheKeyOutlivesTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	w, p := newWorld(t, dir)
-	_, before := w.send("GET", openid.PathKeys, nil)
-	if _, err := openid.New(openid.Config{}); err == nil {
+	_, before := w.send("GET", oidc.PathKeys, nil)
+	if _, err := oidc.New(oidc.Config{}); err == nil {
 		t.Error("New took an empty configuration")
 	}
 	if err := p.Close(); err != nil {
 		t.Fatal(err)
 	}
 	again, _ := newWorld(t, dir)
-	if _, after := again.send("GET", openid.PathKeys, nil); after != before {
+	if _, after := again.send("GET", oidc.PathKeys, nil); after != before {
 		t.Errorf("got %s, want %s", after, before)
 	}
 }

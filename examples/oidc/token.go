@@ -1,4 +1,4 @@
-package openid
+package oidc
 
 import (
 	"crypto/subtle"
@@ -14,7 +14,7 @@ import (
 
 const (
 	tokenLifetime = 5 * time.Minute
-	keyID         = "openid"
+	keyID         = "oidc"
 )
 
 var errGrant = errors.New("invalid_grant")
@@ -31,7 +31,7 @@ func (p *Provider) token(w http.ResponseWriter, r *http.Request) {
 	if !basic {
 		id, secret = form.Get("client_id"), form.Get("client_secret")
 	}
-	if id != p.cfg.Client.ID || subtle.ConstantTimeCompare([]byte(secret), []byte(p.cfg.Client.Secret)) != 1 {
+	if id != p.cfg.ClientID || subtle.ConstantTimeCompare([]byte(secret), []byte(p.cfg.ClientSecret)) != 1 {
 		write(w, http.StatusUnauthorized, map[string]string{"error": "invalid_client"})
 		return
 	}
@@ -89,10 +89,10 @@ func (g grant) fits(redirectURL, verifier string, now time.Time) bool {
 }
 
 func (p *Provider) sign(g grant) (string, error) {
-	now, a := p.cfg.Now(), p.cfg.Account
+	now := p.cfg.Now()
 	claims := jwt.MapClaims{
-		"iss": p.cfg.URL, "aud": p.cfg.Client.ID, "sub": a.Subject, "iat": now.Unix(), "exp": now.Add(tokenLifetime).Unix(),
-		"email": a.Email, "email_verified": true, "preferred_username": a.Username,
+		"iss": p.cfg.URL, "aud": p.cfg.ClientID, "sub": g.Email, "iat": now.Unix(), "exp": now.Add(tokenLifetime).Unix(),
+		"email": g.Email, "email_verified": true, "preferred_username": g.Email,
 	}
 	if g.Nonce != "" {
 		claims["nonce"] = g.Nonce

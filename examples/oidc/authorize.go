@@ -1,4 +1,4 @@
-package openid
+package oidc
 
 import (
 	"crypto/rand"
@@ -20,6 +20,7 @@ const (
 
 // grant is what a code is good for.
 type grant struct {
+	Email       string    `json:"email"`
 	RedirectURL string    `json:"redirectUrl"`
 	Challenge   string    `json:"challenge"` // empty for a client that sent none
 	Nonce       string    `json:"nonce"`
@@ -28,8 +29,9 @@ type grant struct {
 
 var page = template.Must(template.New("page").Parse(`<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Sign in</title>
-<p>{{.Client}} asks who you are.</p>
-<form method="post" action="{{.Action}}"><button id="continue">Continue as {{.Username}}</button></form>
+<form method="post" action="{{.Action}}">
+<label>{{.Client}} asks who you are: <input name="email" type="email" value="ann@social.example" required></label>
+<button>Continue</button></form>
 </html>
 `))
 
@@ -40,7 +42,7 @@ func (p *Provider) ask(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Content-Type", "text/html; charset=utf-8")
 	w.Header().Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'") // nobody frames the button
-	values := map[string]string{"Client": p.cfg.Client.ID, "Username": p.cfg.Account.Username, "Action": r.URL.RequestURI()}
+	values := map[string]string{"Client": p.cfg.ClientID, "Action": r.URL.RequestURI()}
 	_ = page.Execute(w, values) // the browser has gone: nobody is left to tell
 }
 
@@ -50,8 +52,14 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) {
 	if !ok {
 		return
 	}
+	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	email := r.PostFormValue("email")
+	if email == "" {
+		http.Error(w, "Nobody", http.StatusBadRequest)
+		return
+	}
 	code := rand.Text()
-	g := grant{p.cfg.Client.RedirectURL, query.Get("code_challenge"), query.Get("nonce"), p.cfg.Now().Add(codeLifetime)}
+	g := grant{email, query.Get("redirect_uri"), query.Get("code_challenge"), query.Get("nonce"), p.cfg.Now().Add(codeLifetime)}
 	raw, err := json.Marshal(g)
 	if err == nil {
 		err = p.db.Update(func(tx *bolt.Tx) error { return tx.Bucket(bucketCodes).Put(hash(code), raw) })
@@ -60,31 +68,33 @@ func (p *Provider) consent(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "Internal error", http.StatusInternalServerError)
 		return
 	}
-	p.back(w, r, url.Values{"code": {code}, "state": query["state"]})
+	back(w, r, url.Values{"code": {code}, "state": query["state"]})
 }
 
 // request checks an authorization request. What is wrong with the client or the address is told to the person, who may have
 // been led here, and all else to the client (RFC 6749 section 4.1.2.1).
 func (p *Provider) request(w http.ResponseWriter, r *http.Request) (url.Values, bool) {
 	query := r.URL.Query()
-	if query.Get("client_id") != p.cfg.Client.ID || query.Get("redirect_uri") != p.cfg.Client.RedirectURL {
+	if query.Get("client_id") != p.cfg.ClientID || !p.allows(query.Get("redirect_uri")) {
 		http.Error(w, "Unknown client_id or redirect_uri", http.StatusBadRequest)
 		return nil, false
 	}
 	challenge, method := query.Get("code_challenge"), query.Get("code_challenge_method")
 	switch {
 	case query.Get("response_type") != "code":
-		p.back(w, r, url.Values{"error": {"unsupported_response_type"}, "state": query["state"]})
+		back(w, r, url.Values{"error": {"unsupported_response_type"}, "state": query["state"]})
 	case query.Get("state") == "" || challenge != "" && (method != "S256" || len(challenge) != 43):
-		p.back(w, r, url.Values{"error": {"invalid_request"}, "state": query["state"]})
+		back(w, r, url.Values{"error": {"invalid_request"}, "state": query["state"]})
 	default:
 		return query, true
 	}
 	return nil, false
 }
 
-func (p *Provider) back(w http.ResponseWriter, r *http.Request, query url.Values) {
-	http.Redirect(w, r, p.cfg.Client.RedirectURL+"?"+query.Encode(), http.StatusSeeOther)
+// back sends the browser to the address of a request that has been checked, with an answer.
+func back(w http.ResponseWriter, r *http.Request, answer url.Values) {
+	to := r.URL.Query().Get("redirect_uri") + "?" + answer.Encode()
+	http.Redirect(w, r, to, http.StatusSeeOther) //nolint:gosec // request has compared it with the list
 }
 
 func hash(s string) []byte {

@@ -1,10 +1,10 @@
-// Package openid is an example: a small OpenID provider with one account, which stands in for a social network. A page asks its
-// user with one button whether to sign in.
+// Package oidc is an example: a small OpenID provider, which stands in for a social network. A page with one field and one button
+// asks people who they are.
 //
-// It is no production provider: nobody is asked for a password. What it does, it does for real: codes work once and within a
+// It is no production provider: it believes whoever says who they are. What it does, it does for real: codes work once and within a
 // minute, for the client, the address and the verifier that they were made for (RFC 6749 section 4.1, RFC 7636), and id tokens
 // are signed with a key that it publishes (OpenID Connect Core 1.0).
-package openid
+package oidc
 
 import (
 	"crypto/ecdsa"
@@ -16,34 +16,33 @@ import (
 	"fmt"
 	"net/http"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	bolt "go.etcd.io/bbolt"
 )
 
-// Config says who the provider is. Dir, URL, Client and Account.Subject are required.
+// Config says who the provider is. Dir, URL, ClientID and ClientSecret are required.
 type Config struct {
-	// Dir is an existing directory; the provider keeps its state in the file openid.db there.
+	// Dir is an existing directory; the provider keeps its state in the file oidc.db there.
 	Dir string
 	// URL is where browsers and clients reach the provider, without a path. It is the claim iss.
-	URL     string
-	Client  Client
-	Account Account
+	URL                    string
+	ClientID, ClientSecret string
+	// Redirects are where people may be sent back to, letter by letter; see Allow.
+	Redirects []string
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
-
-// Client is the one that people sign in to.
-type Client struct{ ID, Secret, RedirectURL string }
-
-// Account is the one that signs in.
-type Account struct{ Subject, Email, Username string }
 
 // Provider is an OpenID provider. It is safe for concurrent use.
 type Provider struct {
 	cfg Config
 	db  *bolt.DB
 	key *ecdsa.PrivateKey
+
+	mu sync.Mutex // guards cfg.Redirects
 }
 
 var (
@@ -53,19 +52,20 @@ var (
 
 // New opens the file in cfg.Dir, or creates it with a new key. Close gives the file back.
 func New(cfg Config) (*Provider, error) {
-	if cfg.Dir == "" || cfg.URL == "" || cfg.Client == (Client{}) || cfg.Account.Subject == "" {
-		return nil, errors.New("openid: Dir, URL, Client and Account.Subject are required")
+	if cfg.Dir == "" || cfg.URL == "" || cfg.ClientID == "" || cfg.ClientSecret == "" {
+		return nil, errors.New("oidc: Dir, URL, ClientID and ClientSecret are required")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	db, err := bolt.Open(filepath.Join(cfg.Dir, "openid.db"), 0o600, &bolt.Options{Timeout: time.Second})
+	db, err := bolt.Open(filepath.Join(cfg.Dir, "oidc.db"), 0o600, &bolt.Options{Timeout: time.Second})
 	if err != nil {
-		return nil, fmt.Errorf("openid: open %s: %w", cfg.Dir, err)
+		return nil, fmt.Errorf("oidc: open %s: %w", cfg.Dir, err)
 	}
+	cfg.Redirects = slices.Clone(cfg.Redirects)
 	p := &Provider{cfg: cfg, db: db}
 	if err := db.Update(p.start); err != nil {
-		return nil, errors.Join(fmt.Errorf("openid: %w", err), db.Close())
+		return nil, errors.Join(fmt.Errorf("oidc: %w", err), db.Close())
 	}
 	return p, nil
 }
@@ -98,6 +98,19 @@ func (p *Provider) start(tx *bolt.Tx) error {
 		return fmt.Errorf("encode key: %w", err)
 	}
 	return meta.Put([]byte("key"), der)
+}
+
+// Allow lets people be sent back to one address more.
+func (p *Provider) Allow(redirect string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.cfg.Redirects = append(p.cfg.Redirects, redirect)
+}
+
+func (p *Provider) allows(redirect string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Contains(p.cfg.Redirects, redirect)
 }
 
 // Close closes the file. Requests that come later fail.
