@@ -98,7 +98,7 @@ func TestADevicesLife(t *testing.T) {
 	}
 	w.expect(register(proof), 403, "device_proof_invalid") // before the issuer, which would say so too, sees it again
 
-	read := callOf{method: "GET", path: prefix + "/users", session: done.JWT}
+	read := callOf{method: "GET", path: prefix + "/businessAccounts", session: done.JWT} // the backend's: the issuer would know
 	export := callOf{method: "POST", path: w.wallet(done.User.ID), session: done.JWT, elevated: w.elevated(done.User.ID, "wallet:export"),
 		body: `{"exportId":"` + must(backend.NewExportKey()).ID() + `"}`}
 	w.expect(w.do(read), 200, "")

@@ -113,6 +113,7 @@ func TestExternalTokens(t *testing.T) {
 		t.Fatal(err)
 	}
 	refuse(t, stepUp(c.sign(claims("ann", assert("12")))), 403, "mfa_required")
+	refuse(t, w.do("POST", "/externalAuth/signin", m{"jwt": c.sign(claims(""))}), 422, "invalid_external_auth")
 	plain := newWorld(t)
 	refuse(t, plain.do("POST", "/externalAuth/signin", m{"jwt": c.sign(claims("ann"))}), 422, "invalid_external_auth")
 }

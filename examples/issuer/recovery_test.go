@@ -167,6 +167,10 @@ func TestOldMFATokens(t *testing.T) {
 	if got := w.introspect("token=" + last.MFAToken); got["active"] != true {
 		t.Errorf("before signing out: got %v", got)
 	}
+	w.pass(30 * time.Second)
+	pending := w.signIn("bob@example.com", w.from(newDevice(t)))
+	body := m{"code": w.code(bobs), "createMfaToken": m{"singleUse": true}}
+	refuse(t, w.do("POST", "/users/mfa/auth/totp", body, bearer(pending.JWT)), 403, "forbidden")
 	w.do("POST", "/revoke", nil, bearer(bob.JWT))
 	if got := w.introspect("token=" + last.MFAToken); got["active"] != false {
 		t.Errorf("after signing out: got %v", got)

@@ -176,7 +176,7 @@ func (i *Issuer) proveSocially(r *http.Request, p socialProof) (prover, error) {
 		if err != nil {
 			return err
 		}
-		if begun.Code == "" || begun.Code != hash(p.Code) {
+		if begun.Code != hash(p.Code) { // which none is before a code came
 			return errSocial
 		}
 		return remove(tx, bucketSocial, hash(p.State))

@@ -32,7 +32,7 @@ func newSocial(t *testing.T) *social {
 			Issuer: server.URL, AuthorizationURL: server.URL + oidc.PathAuthorize,
 			TokenURL: server.URL + oidc.PathToken, JWKSURL: server.URL + oidc.PathKeys,
 			ClientID: "wallet", ClientSecret: "s3cret", RedirectURL: redirectURL,
-		}}
+		}, "other": {}}
 	})
 	p, err := oidc.New(oidc.Config{
 		Dir: t.TempDir(), URL: server.URL, ClientID: "wallet", ClientSecret: "s3cret", Redirects: []string{redirectURL}, Now: s.clock,
@@ -69,7 +69,7 @@ func (s *social) come() m {
 	if begun.Status != 204 {
 		s.t.Fatalf("begin: got %d %s", begun.Status, begun.Code)
 	}
-	p := s.do("GET", "/settings", nil).Providers[0].(map[string]any)
+	p := s.do("GET", "/settings", nil).Providers[0].(map[string]any) // in the order of their names
 	query := url.Values{"client_id": {p["clientId"].(string)}, "redirect_uri": {p["redirectUrl"].(string)}, "response_type": {"code"},
 		"state": {state}, "code_challenge": {challengeOf(verifier)}, "code_challenge_method": {"S256"}, "scope": {p["scopes"].(string)}}
 	back, err := s.follow("POST", p["baseAuthUrl"].(string)+"?"+query.Encode()).Location()
@@ -130,6 +130,30 @@ func TestSocialSignInsThatAreNotBelieved(t *testing.T) {
 			refuse(t, s.do("POST", "/providers/github/signIn", body), 422, "invalid_verification")
 		})
 	}
+	t.Run("used before", func(t *testing.T) {
+		body := s.come()
+		if got := s.do("POST", "/providers/github/signIn", body); got.Status != 200 {
+			t.Fatalf("got %d %s", got.Status, got.Code)
+		}
+		again := "/providers/github/redirect?code=c&state=" + body["state"].(string)
+		refuse(t, s.do("GET", again, nil), 422, "invalid_verification")
+	})
+	t.Run("a second code for a state", func(t *testing.T) {
+		body := s.come()
+		again := "/providers/github/redirect?code=thief&state=" + body["state"].(string)
+		refuse(t, s.do("GET", again, nil), 422, "invalid_verification")
+		refuse(t, s.do("POST", "/providers/gitlab/signIn", body), 404, "not_found")
+		refuse(t, s.do("POST", "/providers/other/signIn", body), 422, "invalid_verification")
+		if got := s.do("POST", "/providers/github/signIn", body); got.Status != 200 {
+			t.Errorf("the first one: got %d %s", got.Status, got.Code)
+		}
+	})
+	t.Run("too late at the provider", func(t *testing.T) {
+		state := strings.Repeat("l", 32)
+		s.do("POST", "/providers/github/initAuth", m{"state": state, "redirectUrl": audience})
+		s.pass(11 * time.Minute)
+		refuse(t, s.do("GET", "/providers/github/redirect?code=c&state="+state, nil), 422, "invalid_verification")
+	})
 	state := strings.Repeat("q", 32)
 	begin := func(body m) answer { return s.do("POST", "/providers/github/initAuth", body) }
 	for _, to := range []string{"https://evil.example/", "https://wallet.example@evil.example/", "javascript:alert(1)", "", "/home", "http://wallet.example/"} {
