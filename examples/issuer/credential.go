@@ -38,6 +38,8 @@ type credential struct {
 	OAuthProvider  string `json:"oauth_provider,omitempty"`
 	OAuthAccountID string `json:"oauth_account_id,omitempty"`
 	OAuthUsername  string `json:"oauth_username,omitempty"`
+
+	OAuthEmails []string `json:"oauth_emails,omitempty"` // that the provider has verified
 }
 
 func emailCredential(address string) credential {
@@ -72,6 +74,18 @@ func (u *user) first(format string) string {
 		}
 	}
 	return ""
+}
+
+// mailbox is where a message reaches the user: an address, a number, or an address that a social account has; empty if there is
+// none.
+func (u *user) mailbox() string {
+	to := first(u.first(formatEmail), u.first(formatPhone))
+	for _, c := range u.Credentials {
+		if to == "" && len(c.OAuthEmails) > 0 {
+			to = c.OAuthEmails[0]
+		}
+	}
+	return to
 }
 
 // createUser returns the user with this credential, and whether it had to be made.

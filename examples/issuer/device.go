@@ -159,10 +159,7 @@ func (i *Issuer) admit(tx *bolt.Tx, r *http.Request, n *newSession, publicKey st
 		return nil, nil
 	}
 	n.scope = scopeDeviceRegister
-	to := n.user.first(formatEmail)
-	if to == "" {
-		to = n.user.first(formatPhone)
-	}
+	to := n.user.mailbox()
 	if to == "" {
 		return nil, nil
 	}

@@ -238,7 +238,7 @@ func refuse(t *testing.T, got answer, status int, code string) {
 // introspect asks what an MFA token is worth, as the gate does.
 func (w *world) introspect(form string) m {
 	w.t.Helper()
-	r, err := http.NewRequestWithContext(w.t.Context(), "POST", w.url+"/mfaTokens/introspect", strings.NewReader(form))
+	r, err := http.NewRequestWithContext(w.t.Context(), http.MethodPost, w.url+"/mfaTokens/introspect", strings.NewReader(form))
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -158,6 +158,7 @@ type socialProof struct {
 // identity is what the provider says of its user.
 type identity struct {
 	Email    string `json:"email"`
+	Verified bool   `json:"email_verified"`
 	Username string `json:"preferred_username"`
 	jwt.RegisteredClaims
 }
@@ -189,9 +190,13 @@ func (i *Issuer) proveSocially(r *http.Request, p socialProof) (prover, error) {
 		i.cfg.Log.InfoContext(r.Context(), "social sign-in refused", "provider", name, "error", err)
 		return nil, errSocial
 	}
+	var emails []string
+	if who.Verified && who.Email != "" {
+		emails = []string{normal(who.Email)}
+	}
 	return func(*bolt.Tx) (credential, error) {
 		return credential{
-			Format: formatOAuth, PublicIdentifier: first(who.Email, who.Username, who.Subject),
+			Format: formatOAuth, OAuthEmails: emails, PublicIdentifier: first(who.Email, who.Username, who.Subject),
 			OAuthProvider: name, OAuthAccountID: who.Subject, OAuthUsername: who.Username,
 		}, nil
 	}, nil

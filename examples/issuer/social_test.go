@@ -104,6 +104,10 @@ func TestSocialSignInAndStepUp(t *testing.T) {
 	if s.verify(got.ElevatedAccessToken)["scope"] != "wallet:export" {
 		t.Errorf("step-up: got %d %s", got.Status, got.Code)
 	}
+	again := s.do("POST", "/providers/github/signIn", s.come(), s.from(newDevice(t)))
+	if mail, _ := s.issuer.Mail("ann@social.example"); again.User.Scope != "device:register" || mail.Link == "" {
+		t.Errorf("unknown device: scope %q, mail %+v", again.User.Scope, mail)
+	}
 	bob := s.signIn("bob@example.com")
 	refuse(t, stepUp(bob.JWT), 422, "invalid_verification")
 	refuse(t, s.do("POST", "/providers/github/verify", s.come(), bearer(bob.JWT)), 422, "social_account_already_exists")
