@@ -95,7 +95,8 @@ func (i *Issuer) updateUser(r *http.Request, s session) (any, error) {
 	return i.respond(n)
 }
 
-// DELETE /users forgets a user and all sessions with them. What the backend keeps, it forgets itself.
+// DELETE /users forgets a user and ends this session; those of registered devices end with the devices. What the backend keeps,
+// it forgets itself.
 func (i *Issuer) deleteUser(_ *http.Request, s session) (any, error) {
 	if !s.complete() {
 		return nil, errUnauthorized
