@@ -277,6 +277,44 @@ func TestTheIssuerAnswersWhatTheBackendDoesNot(t *testing.T) {
 	}
 }
 
+func TestTwoEnvironmentsOnOneHost(t *testing.T) {
+	host := http.NewServeMux()
+	server := httptest.NewServer(host)
+	defer server.Close()
+	floors := map[string]string{environment: "2026_04_01", "7c0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b22": "2026_01_01"}
+	for id, floor := range floors {
+		dir := t.TempDir()
+		i, err := issuer.New(issuer.Config{Dir: dir, Environment: id, Audience: "https://wallet.example", Algorithm: "ES256", MinimumAPIVersion: floor})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer i.Close()
+		b, err := backend.New(backend.Config{Dir: dir, Environment: id, Next: i.Handler()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Close()
+		host.Handle(b.Prefix()+"/", b.Handler())
+	}
+	for id, floor := range floors {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, server.URL+"/api/v0/sdk/"+id+"/settings", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := http.DefaultTransport.RoundTrip(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got struct {
+			SDK struct{ MinAPIVersion string }
+		}
+		err = json.NewDecoder(res.Body).Decode(&got)
+		if _ = res.Body.Close(); err != nil || got.SDK.MinAPIVersion != floor {
+			t.Errorf("%s: got %q, %v, want %q", id, got.SDK.MinAPIVersion, err, floor)
+		}
+	}
+}
+
 func TestStateOutlivesTheProcess(t *testing.T) {
 	dir := t.TempDir()
 	w := newWorld(t, func(c *backend.Config) { c.Dir = dir })
