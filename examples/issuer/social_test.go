@@ -141,6 +141,9 @@ func TestSocialSignInsThatAreNotBelieved(t *testing.T) {
 		}
 		again := "/providers/github/redirect?code=c&state=" + body["state"].(string)
 		refuse(t, s.do("GET", again, nil), 422, "invalid_verification")
+		if got := s.do("POST", "/providers/github/initAuth", m{"state": body["state"], "redirectUrl": audience}); got.Status != 204 {
+			t.Errorf("the state is not spent: got %d %s", got.Status, got.Code)
+		}
 	})
 	t.Run("a second code for a state", func(t *testing.T) {
 		body := s.come()
