@@ -136,6 +136,19 @@ func TestPasskeysAreListedAndDeleted(t *testing.T) {
 	}
 }
 
+func TestADeletedUsersPasskeyIsFree(t *testing.T) {
+	w := newWorld(t)
+	ann, key := withPasskey(t, w, "ann@example.com")
+	if got := w.do("DELETE", "/users", nil, bearer(ann.JWT)); got.Status != 204 {
+		t.Fatalf("delete: got %d %s", got.Status, got.Code)
+	}
+	bob := w.signIn("bob@example.com")
+	options := w.do("GET", registerPath, nil, bearer(bob.JWT))
+	if got := w.do("POST", registerPath, key.register(options.Challenge), bearer(bob.JWT)); got.Status != 200 {
+		t.Errorf("got %d %s", got.Status, got.Code)
+	}
+}
+
 func TestPasskeysNeedAWholeSession(t *testing.T) {
 	w := newWorld(t)
 	w.signIn("ann@example.com")
