@@ -1,7 +1,8 @@
 // Package ledger_test measures every kind of ledger with the same rows: go test ./bench/ledger -run '^$' -bench .
 //
 // redis is a server that syncs every write to the disk before it answers (appendfsync always), redis-everysec one that does
-// so every second, and postgres one with its defaults. Servers and clients share the machine.
+// so every second, redis-memory one that keeps nothing (a restart raises the fence), and postgres one with its defaults.
+// Servers and clients share the machine.
 package ledger_test
 
 import (
@@ -28,8 +29,15 @@ import (
 
 var (
 	local  = []string{"memory", "bolt"}
-	stores = []string{"memory", "bolt", "redis", "redis-everysec", "postgres"}
+	stores = []string{"memory", "bolt", "redis", "redis-everysec", "redis-memory", "postgres"}
 )
+
+// persistence is what each kind of Redis is started with.
+var persistence = map[string][]string{
+	"redis":          {"--appendonly", "yes", "--appendfsync", "always"},
+	"redis-everysec": {"--appendonly", "yes", "--appendfsync", "everysec"},
+	"redis-memory":   {"--appendonly", "no"},
+}
 
 var quiet = slog.New(slog.DiscardHandler)
 
@@ -41,10 +49,8 @@ func openFor(tb testing.TB, kind string, o ledger.Options) ledger.Store {
 		return openURL(tb, "memory:", o)
 	case "bolt":
 		return openURL(tb, "bolt:"+filepath.Join(tb.TempDir(), "ledger.db"), o)
-	case "redis":
-		return openRedis(tb, testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "always"))
-	case "redis-everysec":
-		return openRedis(tb, testkit.StartRedis(tb, "--appendonly", "yes", "--appendfsync", "everysec"))
+	case "redis", "redis-everysec", "redis-memory":
+		return openRedis(tb, testkit.StartRedis(tb, persistence[kind]...))
 	case "postgres":
 		return openPostgres(tb, testkit.StartPostgres(tb))
 	}
@@ -133,9 +139,8 @@ func BenchmarkReserveAmong(b *testing.B) {
 func full(b *testing.B, kind string, keys int) ledger.Store {
 	b.Helper()
 	switch kind {
-	case "redis", "redis-everysec":
-		sync := map[string]string{"redis": "always", "redis-everysec": "everysec"}[kind]
-		server := testkit.StartRedis(b, "--enable-debug-command", "yes", "--appendfsync", sync)
+	case "redis", "redis-everysec", "redis-memory":
+		server := testkit.StartRedis(b, append([]string{"--enable-debug-command", "yes"}, persistence[kind]...)...)
 		server.Do("DEBUG", "POPULATE", strconv.Itoa(keys), "stepward:filling", "52")
 		return openRedis(b, server)
 	case "postgres":
@@ -289,7 +294,7 @@ func BenchmarkEntry(b *testing.B) {
 		b.Run(fmt.Sprintf("redis/%d_keys", keys), func(b *testing.B) {
 			skipLong(b, keys)
 			for b.Loop() {
-				server := testkit.StartRedis(b, "--appendonly", "no")
+				server := testkit.StartRedis(b, persistence["redis-memory"]...)
 				used := func() float64 {
 					_, after, _ := strings.Cut(server.Do("INFO", "memory"), "used_memory:")
 					n, err := strconv.ParseFloat(strings.TrimSpace(strings.SplitN(after, "\n", 2)[0]), 64)
