@@ -34,6 +34,8 @@ type Config struct {
 	// Origins are sites besides Audience that people use the wallet on: passkeys and wallet signatures are good for these, and
 	// redirects lead to no others.
 	Origins []string
+	// RelyingParty is the host that passkeys are for; empty means that of Audience.
+	RelyingParty string
 	// MinimumAPIVersion is the floor of the environment; empty means 2026_04_01. Below it no step-up is asked for, and no device
 	// is to be registered.
 	MinimumAPIVersion string

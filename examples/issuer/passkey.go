@@ -74,14 +74,14 @@ func (u webauthnUser) WebAuthnCredentials() []webauthn.Credential {
 	return list
 }
 
-// relyingParty is the site that passkeys are for: the host of the audience.
+// relyingParty is the site that passkeys are for.
 func (i *Issuer) relyingParty() (*webauthn.WebAuthn, error) {
 	site, err := url.Parse(i.cfg.Audience)
 	if err != nil {
 		return nil, fmt.Errorf("audience: %w", err)
 	}
 	party, err := webauthn.New(&webauthn.Config{
-		RPID: site.Hostname(), RPDisplayName: displayName, RPOrigins: i.cfg.Origins,
+		RPID: first(i.cfg.RelyingParty, site.Hostname()), RPDisplayName: displayName, RPOrigins: i.cfg.Origins,
 		AttestationPreference: protocol.PreferNoAttestation,
 		AuthenticatorSelection: protocol.AuthenticatorSelection{
 			ResidentKey: protocol.ResidentKeyRequirementPreferred, UserVerification: protocol.VerificationRequired,

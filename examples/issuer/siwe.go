@@ -203,11 +203,16 @@ func recoverAddress(message, signature string) (string, error) {
 	if s.SetByteSlice(raw[32:64]) || s.IsOverHalfOrder() || v > 28 {
 		return "", errors.New("signature: s or v out of range")
 	}
-	sum := keccak("\x19Ethereum Signed Message:\n", strconv.Itoa(len(message)), message)
+	sum := personal(message)
 	public, _, err := ecdsa.RecoverCompact(append([]byte{v}, raw[:64]...), sum)
 	if err != nil {
 		return "", fmt.Errorf("signature: %w", err)
 	}
 	point := public.SerializeUncompressed()
 	return "0x" + hex.EncodeToString(keccak(string(point[1:]))[12:]), nil
+}
+
+// personal is the hash that wallets sign of a text (EIP-191, version E).
+func personal(message string) []byte {
+	return keccak("\x19Ethereum Signed Message:\n", strconv.Itoa(len(message)), message)
 }

@@ -1,41 +1,13 @@
 package issuer_test
 
 import (
-	"encoding/hex"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/decred/dcrd/dcrec/secp256k1/v4"
-	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
-	"golang.org/x/crypto/sha3"
+	"github.com/stepward/stepward/examples/issuer"
 )
-
-// ethereum is a wallet in software.
-type ethereum struct {
-	private *secp256k1.PrivateKey
-	address string
-}
-
-func keccak(data []byte) []byte {
-	h := sha3.NewLegacyKeccak256()
-	h.Write(data)
-	return h.Sum(nil)
-}
-
-func newEthereum(t *testing.T, seed byte) *ethereum {
-	t.Helper()
-	private := secp256k1.PrivKeyFromBytes([]byte{31: seed})
-	sum := keccak(private.PubKey().SerializeUncompressed()[1:])
-	return &ethereum{private, "0x" + hex.EncodeToString(sum[12:])}
-}
-
-func (e *ethereum) sign(message string) string {
-	sum := keccak(fmt.Appendf(nil, "\x19Ethereum Signed Message:\n%d%s", len(message), message))
-	compact := ecdsa.SignCompact(e.private, sum, false)
-	return "0x" + hex.EncodeToString(append(compact[1:], compact[0]))
-}
 
 // siweFields are what a wallet shows.
 type siweFields struct{ domain, address, statement, uri, version, chain, nonce, issued, more string }
@@ -49,44 +21,39 @@ func (f siweFields) String() string {
 		f.domain, f.address, statement, f.uri, f.version, f.chain, f.nonce, f.issued, f.more)
 }
 
-func (w *world) siwe(e *ethereum) siweFields {
+func (w *world) siwe(e *issuer.EthereumWallet) siweFields {
 	w.t.Helper()
-	return siweFields{"wallet.example", e.address, "Welcome.", audience + "/", "1", "1", w.do("GET", "/nonce", nil).Nonce,
+	return siweFields{"wallet.example", e.Address, "Welcome.", audience + "/", "1", "1", w.do("GET", "/nonce", nil).Nonce,
 		w.clock().Format(time.RFC3339), "\nRequest ID: " + environment}
-}
-
-func (e *ethereum) proof(message string, scopes ...string) m {
-	return m{"messageToSign": message, "signedMessage": e.sign(message), "publicWalletAddress": e.address, "chain": "EVM",
-		"network": "1", "walletName": "metamask", "walletProvider": "browserExtension", "requestedScopes": scopes}
 }
 
 // The first address that everybody knows the key of.
 func TestTheAddressOfKeyOne(t *testing.T) {
-	if got := newEthereum(t, 1).address; got != "0x7e5f4552091a69125d5dfcb7b8c2659029395bdf" {
+	if got := issuer.WalletOf(1).Address; got != "0x7e5f4552091a69125d5dfcb7b8c2659029395bdf" {
 		t.Errorf("got %s", got)
 	}
 }
 
 func TestWalletsSignInStepUpAndAreLinked(t *testing.T) {
 	w := newWorld(t)
-	key, other := newEthereum(t, 1), newEthereum(t, 2)
-	ann := w.do("POST", "/verify", key.proof(w.siwe(key).String()), w.from(newDevice(t)))
-	if ann.Status != 200 || !ann.User.NewUser || ann.User.VerifiedCredentials[0].Address != key.address || ann.User.Scope != "user:basic" {
+	key, other := issuer.WalletOf(1), issuer.WalletOf(2)
+	ann := w.do("POST", "/verify", key.Proof(w.siwe(key).String()), w.from(newDevice(t)))
+	if ann.Status != 200 || !ann.User.NewUser || ann.User.VerifiedCredentials[0].Address != key.Address || ann.User.Scope != "user:basic" {
 		t.Fatalf("sign in: got %d %s %+v", ann.Status, ann.Code, ann.User)
 	}
-	elevated := w.do("POST", "/wallets/verify", key.proof(w.siwe(key).String(), "wallet:export"), bearer(ann.JWT))
+	elevated := w.do("POST", "/wallets/verify", key.Proof(w.siwe(key).String(), "wallet:export"), bearer(ann.JWT))
 	if got := w.verify(elevated.ElevatedAccessToken)["scope"]; got != "wallet:export" {
 		t.Errorf("step-up: got %d %s, scope %v", elevated.Status, elevated.Code, got)
 	}
-	refuse(t, w.do("POST", "/wallets/verify", key.proof(w.siwe(key).String()), bearer(ann.JWT)), 422, "invalid_scopes")
-	refuse(t, w.do("POST", "/wallets/verify", other.proof(w.siwe(other).String(), "wallet:export"), bearer(ann.JWT)), 422, "invalid_verification")
+	refuse(t, w.do("POST", "/wallets/verify", key.Proof(w.siwe(key).String()), bearer(ann.JWT)), 422, "invalid_scopes")
+	refuse(t, w.do("POST", "/wallets/verify", other.Proof(w.siwe(other).String(), "wallet:export"), bearer(ann.JWT)), 422, "invalid_verification")
 
-	linked := w.do("POST", "/verify/link", other.proof(w.siwe(other).String(), "wallet:export"), bearer(ann.JWT))
+	linked := w.do("POST", "/verify/link", other.Proof(w.siwe(other).String(), "wallet:export"), bearer(ann.JWT))
 	if linked.Status != 200 || len(linked.User.VerifiedCredentials) != 2 || linked.ElevatedAccessToken != "" {
 		t.Fatalf("link: got %d %s %+v", linked.Status, linked.Code, linked.User)
 	}
 	bob := w.signIn("bob@example.com")
-	refuse(t, w.do("POST", "/verify/link", other.proof(w.siwe(other).String()), bearer(bob.JWT)), 422, "reassign_wallet_error")
+	refuse(t, w.do("POST", "/verify/link", other.Proof(w.siwe(other).String()), bearer(bob.JWT)), 422, "reassign_wallet_error")
 	first, second := linked.User.VerifiedCredentials[0].ID, linked.User.VerifiedCredentials[1].ID
 	refuse(t, w.do("POST", "/verify/unlink", m{"walletId": second}, bearer(bob.JWT)), 422, "invalid_unlink_request")
 	for _, name := range []string{"walletId", "verifiedCredentialId", "verifiedCrentialId", "primaryWalletId"} {
@@ -94,7 +61,7 @@ func TestWalletsSignInStepUpAndAreLinked(t *testing.T) {
 		if got.Status != 200 || len(got.User.VerifiedCredentials) != 1 {
 			t.Errorf("unlink by %s: got %d %s", name, got.Status, got.Code)
 		}
-		again := w.do("POST", "/verify/link", other.proof(w.siwe(other).String()), bearer(ann.JWT))
+		again := w.do("POST", "/verify/link", other.Proof(w.siwe(other).String()), bearer(ann.JWT))
 		second = again.User.VerifiedCredentials[1].ID
 	}
 	w.do("POST", "/verify/unlink", m{"walletId": second}, bearer(ann.JWT))
@@ -103,12 +70,12 @@ func TestWalletsSignInStepUpAndAreLinked(t *testing.T) {
 	if _, err := w.issuer.EnrolTOTP(ann.User.ID); err != nil {
 		t.Fatal(err)
 	}
-	refuse(t, w.do("POST", "/wallets/verify", key.proof(w.siwe(key).String(), "wallet:export"), bearer(ann.JWT)), 403, "mfa_required")
+	refuse(t, w.do("POST", "/wallets/verify", key.Proof(w.siwe(key).String(), "wallet:export"), bearer(ann.JWT)), 403, "mfa_required")
 }
 
 func TestSpellingsOfWalletMessages(t *testing.T) {
 	w := newWorld(t)
-	key := newEthereum(t, 1)
+	key := issuer.WalletOf(1)
 	tests := map[string]func(*siweFields){
 		"as the SDK writes it": func(*siweFields) {},
 		"without a statement":  func(f *siweFields) { f.statement = "" },
@@ -123,7 +90,7 @@ func TestSpellingsOfWalletMessages(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := w.siwe(key)
 			edit(&f)
-			if got := w.do("POST", "/verify", key.proof(f.String())); got.Status != 200 {
+			if got := w.do("POST", "/verify", key.Proof(f.String())); got.Status != 200 {
 				t.Errorf("got %d %s", got.Status, got.Code)
 			}
 		})
@@ -132,7 +99,7 @@ func TestSpellingsOfWalletMessages(t *testing.T) {
 
 func TestWalletMessagesThatAreNotBelieved(t *testing.T) {
 	w := newWorld(t)
-	key, thief := newEthereum(t, 1), newEthereum(t, 2)
+	key, thief := issuer.WalletOf(1), issuer.WalletOf(2)
 	fields := map[string]func(*siweFields){
 		"another site":        func(f *siweFields) { f.domain, f.uri = "wa11et.example", "https://wa11et.example/" },
 		"another URI":         func(f *siweFields) { f.uri = "https://wa11et.example/" },
@@ -160,13 +127,13 @@ func TestWalletMessagesThatAreNotBelieved(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			f := w.siwe(key)
 			edit(&f)
-			body := key.proof(f.String())
+			body := key.Proof(f.String())
 			delete(body, "network") // it would have to be the message's
 			refuse(t, w.do("POST", "/verify", body), 422, "invalid_verification")
 		})
 	}
 	bodies := map[string]func(body m){
-		"signed by another":         func(b m) { b["signedMessage"] = thief.sign(b["messageToSign"].(string)) },
+		"signed by another":         func(b m) { b["signedMessage"] = thief.Sign(b["messageToSign"].(string)) },
 		"claimed by another":        func(b m) { b["publicWalletAddress"] = thief.address },
 		"changed after signing":     func(b m) { b["messageToSign"] = strings.Replace(b["messageToSign"].(string), "Welcome", "Hello", 1) },
 		"no signature":              func(b m) { b["signedMessage"] = "0x" },
@@ -177,13 +144,13 @@ func TestWalletMessagesThatAreNotBelieved(t *testing.T) {
 	}
 	for name, edit := range bodies {
 		t.Run(name, func(t *testing.T) {
-			body := key.proof(w.siwe(key).String())
+			body := key.Proof(w.siwe(key).String())
 			edit(body)
 			refuse(t, w.do("POST", "/verify", body), 422, "invalid_verification")
 		})
 	}
 	t.Run("used before", func(t *testing.T) {
-		body := key.proof(w.siwe(key).String())
+		body := key.Proof(w.siwe(key).String())
 		if got := w.do("POST", "/verify", body); got.Status != 200 {
 			t.Fatalf("got %d %s", got.Status, got.Code)
 		}
@@ -191,10 +158,10 @@ func TestWalletMessagesThatAreNotBelieved(t *testing.T) {
 	})
 	t.Run("after a failure the nonce is spent", func(t *testing.T) {
 		message := w.siwe(key).String()
-		body := key.proof(message)
-		body["signedMessage"] = thief.sign(message)
+		body := key.Proof(message)
+		body["signedMessage"] = thief.Sign(message)
 		refuse(t, w.do("POST", "/verify", body), 422, "invalid_verification")
-		refuse(t, w.do("POST", "/verify", key.proof(message)), 422, "invalid_verification")
+		refuse(t, w.do("POST", "/verify", key.Proof(message)), 422, "invalid_verification")
 	})
 }
 
