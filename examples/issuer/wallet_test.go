@@ -1,10 +1,13 @@
 package issuer_test
 
 import (
+	"encoding/hex"
 	"fmt"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 
 	"github.com/stepward/stepward/examples/issuer"
 )
@@ -105,7 +108,7 @@ func TestWalletMessagesThatAreNotBelieved(t *testing.T) {
 		"another URI":         func(f *siweFields) { f.uri = "https://wa11et.example/" },
 		"another domain":      func(f *siweFields) { f.domain = "wa11et.example" },
 		"no TLS":              func(f *siweFields) { f.uri = "http://wallet.example/" },
-		"another address":     func(f *siweFields) { f.address = thief.address },
+		"another address":     func(f *siweFields) { f.address = thief.Address },
 		"a wrong checksum":    func(f *siweFields) { f.address = "0x7e5F4552091A69125d5DfCb7b8C2659029395Bdf" },
 		"a short address":     func(f *siweFields) { f.address = f.address[:40] },
 		"a made-up nonce":     func(f *siweFields) { f.nonce = strings.Repeat("a", 32) },
@@ -134,7 +137,7 @@ func TestWalletMessagesThatAreNotBelieved(t *testing.T) {
 	}
 	bodies := map[string]func(body m){
 		"signed by another":         func(b m) { b["signedMessage"] = thief.Sign(b["messageToSign"].(string)) },
-		"claimed by another":        func(b m) { b["publicWalletAddress"] = thief.address },
+		"claimed by another":        func(b m) { b["publicWalletAddress"] = thief.Address },
 		"changed after signing":     func(b m) { b["messageToSign"] = strings.Replace(b["messageToSign"].(string), "Welcome", "Hello", 1) },
 		"no signature":              func(b m) { b["signedMessage"] = "0x" },
 		"a chain that is not known": func(b m) { b["chain"] = "SOL" },
