@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -10,6 +11,8 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -17,6 +20,8 @@ import (
 	"github.com/stepward/stepward/examples/backend"
 	"github.com/stepward/stepward/examples/demo"
 	"github.com/stepward/stepward/examples/issuer"
+	"github.com/stepward/stepward/examples/oidc"
+	"github.com/stepward/stepward/examples/site"
 )
 
 // demoVerb runs a wallet backend, a token issuer and Stepward, and goes through a step-up against them.
@@ -46,36 +51,52 @@ func wantsColor(w io.Writer) bool {
 }
 
 const (
-	demoEnvironment = "3f0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b11"
-	demoAudience    = "https://wallet.example"
-	demoCode        = "424242"
+	demoEnvironment    = "3f0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b11"
+	demoOldEnvironment = "7c0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b22" // below 2026_04_01
+	demoAudience       = "https://wallet.example"
+	demoCode           = "424242"
+	demoSecret         = "mfa.secret" //nolint:gosec // a file's name
+	demoProvider       = "google"
 )
 
-// The whole configuration; %[1]s is the backend's address, %[2]s the environment, %[3]s the audience.
+// The whole configuration, with the backends' address, the environments, the audience and the web site's origin filled in.
 const demoConfig = `listen: 127.0.0.1:0             # the door; port 0 takes a free one
-upstream: http://%[1]s
+upstream: http://@ORIGIN
 admin: {listen: 127.0.0.1:0}    # /healthz, /readyz, /metrics
-session:                        # whose tokens are believed; elevated ones come from the same issuer
-  issuer: app.dynamicauth.com/%[2]s
-  audience: %[3]s
-  jwks_url: http://%[1]s/api/v0/sdk/%[2]s/.well-known/jwks
+session:                        # whose tokens are believed; elevated ones come from the same issuers
+  issuers:
+    - environment: @NEW
+      issuer: app.dynamicauth.com/@NEW
+      audience: @AUDIENCE
+      jwks_url: http://@ORIGIN/api/v0/sdk/@NEW/.well-known/jwks
+    - environment: @OLD
+      issuer: app.dynamicauth.com/@OLD
+      audience: @AUDIENCE
+      jwks_url: http://@ORIGIN/api/v0/sdk/@OLD/.well-known/jwks
+  check: {path: "/api/v0/sdk/{environmentId}/session"} # a session ends with its device
+environment:                    # the floor of each, and what needs MFA below it, is published by the backend
+  settings: {url: "/api/v0/sdk/{environmentId}/settings", cache_file: settings.json}
+mfa:                            # who has a second factor, and who knows what an old MFA token is worth
+  enrolled_claim: verified_credentials
+  introspection: {url: "http://@ORIGIN/api/v0/sdk/@OLD/mfaTokens/introspect", bearer_file: mfa.secret}
+challenge: {cors: {allowed_origins: ["@SITE"]}}
 ledger: bolt:ledger.db          # which single-use tokens are spent
 decision_log: {to: ./decisions.jsonl, blocking: true}
 leeway: 0s                      # one machine, one clock
 # policy: the one inside the program, which knows the routes of Dynamic's API
 `
 
-// playground is all that the demo consists of, in one temporary directory. The origin is the backend and the issuer on one host,
-// as at Dynamic.
+// playground is all that the demo consists of, in one temporary directory.
 type playground struct {
-	dir     string
-	out     io.Writer
-	log     *os.File // Stepward's talk, which would stand in the way of the story
-	issuer  *issuer.Issuer
-	backend *backend.Backend
-	origin  *http.Server
-	address string // of origin
-	story   demo.Config
+	dir      string
+	out      io.Writer
+	log      *os.File // Stepward's talk, which would stand in the way of the story
+	origin   string   // the address of the environments, which share one host, as at Dynamic
+	site     *site.Site
+	provider *oidc.Provider // a social network
+	social   issuer.Social  // and how to use it
+	story    demo.Config
+	closers  []func() error
 }
 
 func newPlayground(ctx context.Context, out io.Writer, color bool) (_ *playground, err error) {
@@ -91,30 +112,117 @@ func newPlayground(ctx context.Context, out io.Writer, color bool) (_ *playgroun
 	if p.log, err = os.Create(filepath.Join(p.dir, "stepward.log")); err != nil {
 		return nil, err
 	}
-	p.issuer, err = issuer.New(issuer.Config{
-		Dir: p.dir, Environment: demoEnvironment, Audience: demoAudience, Code: demoCode, SessionLifetime: 12 * time.Hour,
-		Wallets: func(user string) ([]map[string]any, error) { return p.backend.Credentials(user) },
+	p.closers = append(p.closers, p.log.Close)
+	pages, err := p.listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	network, err := p.listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	origin, err := p.listen(ctx)
+	if err != nil {
+		return nil, err
+	}
+	p.origin = origin.Addr().String()
+	_, port, err := net.SplitHostPort(pages.Addr().String())
+	if err != nil {
+		return nil, err
+	}
+	p.story = demo.Config{
+		Site: "http://localhost:" + port, Code: demoCode, Out: out, Color: color,
+		Decisions: func() ([]byte, error) { return os.ReadFile(filepath.Join(p.dir, "decisions.jsonl")) },
+	}
+	p.site, err = site.New(site.Config{Origin: p.story.Site, Environments: []site.Environment{
+		{ID: demoEnvironment, Title: "2026_04_01: step-up"}, {ID: demoOldEnvironment, Title: "2026_01_01: action-based MFA"},
+	}})
+	if err != nil {
+		return nil, err
+	}
+	p.serve(pages, p.site.Handler())
+	if err := p.openNetwork(network); err != nil {
+		return nil, err
+	}
+	host := http.NewServeMux()
+	if p.story.Environment, err = p.open(host, demoEnvironment, issuer.Config{}); err != nil {
+		return nil, err
+	}
+	secret := rand.Text() // of whoever asks about MFA tokens
+	if err := os.WriteFile(filepath.Join(p.dir, demoSecret), []byte(secret), 0o600); err != nil {
+		return nil, err
+	}
+	p.story.Old, err = p.open(host, demoOldEnvironment, issuer.Config{
+		MinimumAPIVersion: "2026_01_01", Actions: []issuer.Action{{Action: "wallet.waas.export", Required: true}},
+		IntrospectionSecret: secret,
 	})
 	if err != nil {
 		return nil, err
 	}
-	p.backend, err = backend.New(backend.Config{Dir: p.dir, Environment: demoEnvironment, Next: p.issuer.Handler()})
-	if err != nil {
-		return nil, err
-	}
-	listener, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	p.origin = &http.Server{Handler: p.backend.Handler(), ReadHeaderTimeout: 10 * time.Second}
-	p.address = listener.Addr().String()
-	go p.origin.Serve(listener) //nolint:errcheck // it ends with ErrServerClosed when close says so
-	p.story = demo.Config{
-		Environment: demoEnvironment, Code: demoCode, Mail: p.issuer.Mail, Executions: p.backend.Executions,
-		Decisions: func() ([]byte, error) { return os.ReadFile(filepath.Join(p.dir, "decisions.jsonl")) },
-		Out:       out, Color: color,
-	}
+	p.serve(origin, host)
 	return p, nil
+}
+
+// listen takes a free port, which serve gives back.
+func (p *playground) listen(ctx context.Context) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err == nil {
+		p.closers = append(p.closers, func() error {
+			if err := l.Close(); !errors.Is(err, net.ErrClosed) { // its server has closed it
+				return err
+			}
+			return nil
+		})
+	}
+	return l, err
+}
+
+func (p *playground) serve(l net.Listener, h http.Handler) {
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	p.closers = append(p.closers, server.Close)
+	go server.Serve(l) //nolint:errcheck // it ends with ErrServerClosed when close says so
+}
+
+// openNetwork starts the social network.
+func (p *playground) openNetwork(l net.Listener) (err error) {
+	at, client, secret := "http://"+l.Addr().String(), "wallet", rand.Text()
+	p.social = issuer.Social{
+		Issuer: at, AuthorizationURL: at + oidc.PathAuthorize, TokenURL: at + oidc.PathToken, JWKSURL: at + oidc.PathKeys,
+		ClientID: client, ClientSecret: secret,
+	}
+	p.provider, err = oidc.New(oidc.Config{Dir: p.dir, URL: at, ClientID: client, ClientSecret: secret})
+	if err != nil {
+		return err
+	}
+	p.closers = append(p.closers, p.provider.Close)
+	p.serve(l, p.provider.Handler())
+	return nil
+}
+
+// open starts an environment: an issuer, and a backend that shares its host.
+func (p *playground) open(host *http.ServeMux, id string, cfg issuer.Config) (demo.Environment, error) {
+	var b *backend.Backend
+	dir := filepath.Join(p.dir, id)
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return demo.Environment{}, err
+	}
+	cfg.Dir, cfg.Environment, cfg.Audience, cfg.Origins, cfg.RelyingParty = dir, id, demoAudience, []string{p.story.Site}, "localhost"
+	cfg.Code, cfg.SessionLifetime, cfg.Deliver = demoCode, 12*time.Hour, p.site.Deliver
+	cfg.Wallets = func(user string) ([]map[string]any, error) { return b.Credentials(user) }
+	cfg.External = &issuer.External{Issuer: p.story.Site, JWKSURL: p.story.Site + site.KeysPath}
+	cfg.Social = map[string]issuer.Social{demoProvider: p.social}
+	i, err := issuer.New(cfg)
+	if err != nil {
+		return demo.Environment{}, err
+	}
+	p.closers = append(p.closers, i.Close)
+	b, err = backend.New(backend.Config{Dir: dir, Environment: id, Next: i.Handler(), Origins: []string{p.story.Site}})
+	if err != nil {
+		return demo.Environment{}, err
+	}
+	p.closers = append(p.closers, b.Close)
+	host.Handle(b.Prefix()+"/", b.Handler())
+	return demo.Environment{ID: id, Mail: i.Mail, Executions: b.Executions}, nil
 }
 
 // perform runs the demo and clears it away. If it goes wrong, talk is told what Stepward said.
@@ -154,7 +262,9 @@ func (p *playground) run(ctx context.Context, once bool) error {
 // newStepward makes Stepward from a configuration file, as stepward run does.
 func (p *playground) newStepward(ctx context.Context) (*service, error) {
 	path := filepath.Join(p.dir, "stepward.yaml")
-	text := fmt.Sprintf(demoConfig, p.address, demoEnvironment, demoAudience)
+	text := strings.NewReplacer(
+		"@ORIGIN", p.origin, "@NEW", demoEnvironment, "@OLD", demoOldEnvironment, "@AUDIENCE", demoAudience, "@SITE", p.story.Site,
+	).Replace(demoConfig)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
@@ -180,7 +290,7 @@ The backend knows nothing about step-up. Stepward asks a policy what each reques
 that it brings it, and spends single-use tokens. This is all that it was told, in stepward.yaml:
 
 %s
-`, s.Addr(), p.address, text)
+`, s.Addr(), p.origin, text)
 }
 
 // play tells the story and, unless that is all, stays until ctx ends.
@@ -196,6 +306,10 @@ func (p *playground) play(ctx context.Context, s *service, once bool) error {
 	p.story.Admin = "http://" + s.AdminAddr().String()
 	if p.story.Door == "" {
 		p.story.Door = "http://" + s.Addr().String()
+	}
+	p.site.Open(p.story.Door)
+	for _, id := range []string{demoEnvironment, demoOldEnvironment} {
+		p.provider.Allow(p.story.Door + "/api/v0/sdk/" + id + "/providers/" + demoProvider + "/redirect")
 	}
 	if err := demo.Tell(ctx, p.story); err != nil || once {
 		return err
@@ -228,19 +342,11 @@ func (p *playground) printLog(w io.Writer) {
 	fmt.Fprintf(w, "\nStepward's log:\n%s\n", text)
 }
 
+// close gives everything back, in the opposite order.
 func (p *playground) close() error {
 	var errs []error
-	if p.origin != nil {
-		errs = append(errs, p.origin.Close())
-	}
-	if p.backend != nil {
-		errs = append(errs, p.backend.Close())
-	}
-	if p.issuer != nil {
-		errs = append(errs, p.issuer.Close())
-	}
-	if p.log != nil {
-		errs = append(errs, p.log.Close())
+	for _, c := range slices.Backward(p.closers) {
+		errs = append(errs, c())
 	}
 	if p.dir != "" {
 		errs = append(errs, os.RemoveAll(p.dir))

@@ -27,8 +27,8 @@ func inEmptyTemp(t *testing.T) {
 	})
 }
 
-// tokenText is the beginning of a JSON web token.
-var tokenText = regexp.MustCompile(`eyJ[\w-]{10,}`)
+// tokenText is the beginning of a JSON web token or an MFA token, or a recovery code.
+var tokenText = regexp.MustCompile(`eyJ[\w-]{10,}|\bmfa_[\da-f]{8}|\b([a-z2-7]{4}-){3}[a-z2-7]{4}\b`)
 
 func checkPrinted(t *testing.T, text string) {
 	t.Helper()
@@ -71,8 +71,18 @@ func TestDemoOnce(t *testing.T) {
 		"session device:register",
 		`"code":"device_verification_required"`,
 		"ok it lists her wallet",
+		"ok the phone's session is over",
+		"A code in an SMS:", "/smsVerifications/verify", "ok the backend's count of exports is 1",
+		"The signature of a wallet", "/wallets/verify", "ok the backend's count of exports is 1",
+		"A social account", "/providers/google/verify", "ok the backend's count of exports is 1",
+		"The word of the wallet's own backend", "/externalAuth/verify", "ok the backend's count of exports is 1",
+		"A passkey", "/users/mfa/auth/passkey", "ok the backend's count of exports is 1",
+		"A recovery code", "/users/mfa/auth/recovery", "ok the backend's count of exports is 2",
+		"14. An environment below 2026_04_01", "< 200 OK",
+		`"code":"mfa_token_required"`, `"mfaToken":<MFA token>`, `"code":"mfa_token_consumed"`,
+		"ok the backend's count of exports is 2: one without MFA, one with it",
 		`"reason":"elevated_access_token_consumed"`,
-		"All 12 steps went as they should.",
+		"All 15 steps went as they should.",
 	} {
 		_, after, found := strings.Cut(rest, line)
 		if !found {

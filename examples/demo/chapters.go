@@ -17,23 +17,23 @@ const ann = "ann@wallet.example"
 
 func (s *story) signUp() (err error) {
 	s.out.prose("A code comes by mail. A new user's first device is registered with the sign-up, by the signature of its key.")
-	if s.laptop, err = newBrowser("Ann's laptop"); err != nil {
+	if s.laptop, err = s.newBrowser("Ann's laptop", s.cfg.Environment); err != nil {
 		return err
 	}
-	if err := s.signIn(s.laptop); err != nil {
+	if err := s.signIn(s.laptop, ann); err != nil {
 		return err
 	}
 	return s.out.check("the session is complete: its scope is user:basic", scopeOf(s.laptop.session) == "user:basic", scopeOf(s.laptop.session))
 }
 
-func newBrowser(name string) (*browser, error) {
+func (s *story) newBrowser(name string, home Environment) (*browser, error) {
 	key, err := issuer.NewDevice()
-	return &browser{name: name, key: key}, err
+	return &browser{name: name, home: home, key: key}, err
 }
 
-// signIn signs Ann in by a mailed code.
-func (s *story) signIn(b *browser) error {
-	proof, err := s.mailedCode(b, ann)
+// signIn signs somebody in by a mailed code.
+func (s *story) signIn(b *browser, as string) error {
+	proof, err := s.mailedCode(b, as)
 	if err != nil {
 		return err
 	}
@@ -57,45 +57,49 @@ func (s *story) mailedCode(b *browser, to string) (emailProof, error) {
 	if err != nil {
 		return emailProof{}, err
 	}
-	mail, err := s.mail(to)
+	mail, err := s.mail(b, to)
 	return emailProof{ID: a.body.text("verificationUUID"), Code: mail.Code}, err
 }
 
 func (s *story) makeWallet() error {
 	s.out.prose("No step-up is asked for this. Stepward verified the session and tells the backend who asks, in Stepward-Subject.")
-	a, err := s.call(s.laptop, request{method: "POST", path: "/waas/create", body: object{"chain": "SVM"}}, ok("walletId", "accountAddress"))
+	return s.newWallet(s.laptop)
+}
+
+func (s *story) newWallet(b *browser) error {
+	a, err := s.call(b, request{method: "POST", path: "/waas/create", body: object{"chain": "SVM"}}, ok("walletId", "accountAddress"))
 	if err != nil {
 		return err
 	}
-	s.wallet, s.address = a.body.text("walletId"), a.body.text("accountAddress")
-	if s.wallet == "" || s.address == "" {
+	b.wallet, b.address = a.body.text("walletId"), a.body.text("accountAddress")
+	if b.wallet == "" || b.address == "" {
 		return errors.New("expected a wallet with an address, got none")
 	}
 	return nil
 }
 
-func (s *story) exportPath() string { return "/waas/" + s.wallet + "/privateKey/export" }
+func (b *browser) exportPath() string { return "/waas/" + b.wallet + "/privateKey/export" }
 
 // exports asks for the private key, with a token if there is one.
-func (s *story) exports(elevated string, w want) (answer, *backend.ExportKey, error) {
+func (s *story) exports(b *browser, elevated string, w want) (answer, *backend.ExportKey, error) {
 	key, err := backend.NewExportKey()
 	if err != nil {
 		return answer{}, nil, err
 	}
-	a, err := s.call(s.laptop, request{method: "POST", path: s.exportPath(), body: object{"exportId": key.ID()}, elevated: elevated}, w)
+	a, err := s.call(b, request{method: "POST", path: b.exportPath(), body: object{"exportId": key.ID()}, elevated: elevated}, w)
 	return a, key, err
 }
 
 // counted checks how many exports the backend has executed.
-func (s *story) counted(n int, what string) error {
-	got := s.cfg.Executions(s.prefix() + s.exportPath())
+func (s *story) counted(b *browser, n int, what string) error {
+	got := b.home.Executions(b.home.prefix() + b.exportPath())
 	return s.out.check(fmt.Sprintf("the backend's count of exports is %d: %s", n, what), got == n, fmt.Sprint(got))
 }
 
 func (s *story) exportWithSession() error {
 	s.out.prose("Stepward refuses with a challenge: what the client lacks, how to get it, and where to put it. 403, because " +
 		"Dynamic's SDKs take a 401 for the end of the session.")
-	a, _, err := s.exports("", refusal("elevated_access_token_required"))
+	a, _, err := s.exports(s.laptop, "", refusal("elevated_access_token_required"))
 	if err != nil {
 		return err
 	}
@@ -104,7 +108,7 @@ func (s *story) exportWithSession() error {
 			return errors.New("expected the header " + name + ", got none")
 		}
 	}
-	return s.counted(0, "it was never asked")
+	return s.counted(s.laptop, 0, "it was never asked")
 }
 
 func (s *story) verifyForLinking() error {
@@ -119,18 +123,18 @@ func (s *story) verifyForLinking() error {
 	if err != nil {
 		return err
 	}
-	s.linking = s.adopt(a)
+	s.linking = s.laptop.adopt(a)
 	s.out.prose("It does not open the export:")
-	_, _, err = s.exports(s.linking, refusal("elevated_access_token_insufficient_scope", "detail", "token_state"))
+	_, _, err = s.exports(s.laptop, s.linking, refusal("elevated_access_token_insufficient_scope", "detail", "token_state"))
 	if err != nil {
 		return err
 	}
-	return s.counted(0, "still")
+	return s.counted(s.laptop, 0, "still")
 }
 
 // adopt takes over the new session that comes with each verification, and returns the elevated access token.
-func (s *story) adopt(a answer) string {
-	s.laptop.session = a.body.text("jwt")
+func (b *browser) adopt(a answer) string {
+	b.session = a.body.text("jwt")
 	return a.body.text("elevatedAccessToken")
 }
 
@@ -166,7 +170,7 @@ func (s *story) verify(scope string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	token := s.adopt(a)
+	token := s.laptop.adopt(a)
 	return token, s.out.check("the token is single-use and of scope "+scope, scopeOf(token) == scope && isSingleUse(token), describe(token))
 }
 
@@ -183,7 +187,7 @@ func (s *story) stepUp() (err error) {
 func (s *story) export() error {
 	s.out.prose("Stepward proves the token, spends it on disk, and only then lets the request through. The token stays with " +
 		"Stepward; the backend does not see it.")
-	a, key, err := s.exports(s.exporting, ok("accountAddress", "encryptedPrivateKey"))
+	a, key, err := s.exports(s.laptop, s.exporting, ok("accountAddress", "encryptedPrivateKey"))
 	if err != nil {
 		return err
 	}
@@ -193,22 +197,22 @@ func (s *story) export() error {
 	}
 	message := []byte("signed with the exported key")
 	public, isKey := private.Public().(ed25519.PublicKey)
-	opened := isKey && ed25519.Verify(public, message, ed25519.Sign(private, message)) && a.body.text("accountAddress") == s.address
+	opened := isKey && ed25519.Verify(public, message, ed25519.Sign(private, message)) && a.body.text("accountAddress") == s.laptop.address
 	if err := s.out.check("what came back decrypts to a private key, and the key signs", opened, "one that does not"); err != nil {
 		return err
 	}
-	return s.counted(1, "this one")
+	return s.counted(s.laptop, 1, "this one")
 }
 
 func (s *story) exportAgain() error {
 	s.out.prose("A retry, a second tab, a thief who read the header: the token is worth nothing now, also after a restart of " +
 		"Stepward.")
-	a, _, err := s.exports(s.exporting, refusal("elevated_access_token_consumed", "detail", "challenge.kind", "token_state", "decision_id"))
+	a, _, err := s.exports(s.laptop, s.exporting, refusal("elevated_access_token_consumed", "detail", "challenge.kind", "token_state", "decision_id"))
 	if err != nil {
 		return err
 	}
 	s.refused = a.body.text("decision_id")
-	return s.counted(1, "executed exactly once")
+	return s.counted(s.laptop, 1, "executed exactly once")
 }
 
 func (s *story) wrongScope() error {
@@ -219,7 +223,7 @@ func (s *story) wrongScope() error {
 	if err != nil {
 		return err
 	}
-	if _, _, err := s.exports(token, refusal("elevated_access_token_insufficient_scope", "detail", "token_state")); err != nil {
+	if _, _, err := s.exports(s.laptop, token, refusal("elevated_access_token_insufficient_scope", "detail", "token_state")); err != nil {
 		return err
 	}
 	s.out.prose("Such a transfer takes two calls: the backend answers 202 with an intent, which the second call confirms. The policy " +
@@ -238,16 +242,16 @@ func (s *story) wrongScope() error {
 	if _, err := s.call(s.laptop, transfer, refusal("elevated_access_token_consumed", "token_state")); err != nil {
 		return err
 	}
-	return s.counted(1, "as before")
+	return s.counted(s.laptop, 1, "as before")
 }
 
 func (s *story) strangeDevice() (err error) {
 	s.out.prose("The mailed code is right, so the issuer gives a session; but it is one that may only register the device, and " +
 		"Stepward holds it to that.")
-	if s.phone, err = newBrowser("Ann's phone"); err != nil {
+	if s.phone, err = s.newBrowser("Ann's phone", s.cfg.Environment); err != nil {
 		return err
 	}
-	if err := s.signIn(s.phone); err != nil {
+	if err := s.signIn(s.phone, ann); err != nil {
 		return err
 	}
 	_, err = s.call(s.phone, request{method: "GET", path: "/users"}, refusal("device_verification_required"))
@@ -255,7 +259,7 @@ func (s *story) strangeDevice() (err error) {
 }
 
 func (s *story) followLink() error {
-	mail, err := s.mail(ann)
+	mail, err := s.mail(s.phone, ann)
 	if err != nil {
 		return err
 	}
@@ -275,7 +279,7 @@ func (s *story) followLink() error {
 	if a, err = s.call(s.phone, request{method: "GET", path: "/users"}, ok("id")); err != nil {
 		return err
 	}
-	return s.out.check("it lists her wallet", bytes.Contains(a.raw, []byte(s.address)), "a list without it")
+	return s.out.check("it lists her wallet", bytes.Contains(a.raw, []byte(s.laptop.address)), "a list without it")
 }
 
 func (s *story) readLog() error {

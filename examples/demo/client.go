@@ -13,14 +13,18 @@ import (
 
 const (
 	elevatedHeader    = "x-dyn-elevated-access-token"
+	mfaHeader         = "x-mfa-auth-token"
 	deviceTokenHeader = "x-dynamic-device-registration-token" // #nosec G101 -- a header's name
 )
 
 // browser is one device that a user signs in on.
 type browser struct {
 	name    string
+	home    Environment
 	key     *issuer.Device // nil sends no proof of the device
 	session string         // empty before sign-in
+	wallet  string         // its id; empty before there is one
+	address string         // of the wallet
 }
 
 // request is one call of the wallet's API. Path follows the prefix.
@@ -28,8 +32,10 @@ type request struct {
 	method, path string
 	body         any
 	elevated     string // an elevated access token
+	mfa          string // an MFA token of the old kind
 	signed       bool   // with proof of the device
 	deviceToken  string // of the link in a mail
+	terse        bool   // the body is not worth telling
 }
 
 // want is the answer that is expected: a status, for refusals a code, and what of the answer is shown. Nothing to show means
@@ -118,7 +124,7 @@ func (s *story) newRequest(b *browser, r request) (*http.Request, error) {
 		}
 		body = bytes.NewReader(raw)
 	}
-	req, err := http.NewRequestWithContext(s.ctx, r.method, s.cfg.Door+s.prefix()+r.path, body)
+	req, err := http.NewRequestWithContext(s.ctx, r.method, s.cfg.Door+b.home.prefix()+r.path, body)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +138,9 @@ func (s *story) newRequest(b *browser, r request) (*http.Request, error) {
 	}
 	if r.elevated != "" {
 		req.Header.Set(elevatedHeader, r.elevated)
+	}
+	if r.mfa != "" {
+		req.Header.Set(mfaHeader, r.mfa)
 	}
 	if r.deviceToken != "" {
 		req.Header.Set(deviceTokenHeader, r.deviceToken)

@@ -20,14 +20,12 @@ import (
 type Config struct {
 	// Door and Admin are the base URLs of Stepward's two listeners, such as http://127.0.0.1:8080.
 	Door, Admin string
-	// Environment is the id that paths name.
-	Environment string
+	// Site is the origin of the wallet's web site: of site.Site.
+	Site string
+	// Environment is at minimum API version 2026_04_01, Old below it.
+	Environment, Old Environment
 	// Code is what every verification mail says; see issuer.Config.
 	Code string
-	// Mail returns the last mail to an address: issuer.Issuer.Mail.
-	Mail func(to string) (issuer.Mail, bool)
-	// Executions says how often a path reached the backend: backend.Backend.Executions.
-	Executions func(path string) int
 	// Decisions returns the decision log so far, one JSON object on each line.
 	Decisions func() ([]byte, error)
 	// Out is told everything, in lines of at most 100 columns.
@@ -36,12 +34,24 @@ type Config struct {
 	Color bool
 }
 
+// Environment is one that the wallet has.
+type Environment struct {
+	// ID is what paths name.
+	ID string
+	// Mail returns the last mail to an address: issuer.Issuer.Mail.
+	Mail func(to string) (issuer.Mail, bool)
+	// Executions says how often a path reached the backend: backend.Backend.Executions.
+	Executions func(path string) int
+}
+
+func (e Environment) prefix() string { return "/api/v0/sdk/" + e.ID }
+
 // Tell goes through the story, a few seconds long. The first answer that is not what it should be ends it with an error that says
 // what was expected and what came: what follows would build on it.
 func Tell(ctx context.Context, cfg Config) error {
 	s := newStory(ctx, cfg)
 	s.out.prose("Lines with > are sent, lines with < come back. Paths begin with %s, which is left out, and each step names a "+
-		"session once. No token is printed: <...> says what one is good for.", s.prefix())
+		"session once. No token is printed: <...> says what one is good for.", cfg.Environment.prefix())
 	chapters := []struct {
 		title string
 		tell  func() error
@@ -57,6 +67,9 @@ func Tell(ctx context.Context, cfg Config) error {
 		{"A refusal spends nothing", s.wrongScope},
 		{"Somebody signs in as Ann, on a device that nobody knows", s.strangeDevice},
 		{"It is Ann: she follows the link in her mail", s.followLink},
+		{"She forgets the phone", s.forgetPhone},
+		{"Every other way to verify", s.otherWays},
+		{"An environment below 2026_04_01", s.below},
 		{"What Stepward wrote down", s.readLog},
 	}
 	for n, c := range chapters {
@@ -84,8 +97,6 @@ type story struct {
 
 	laptop, phone *browser
 	app           authenticator
-	wallet        string // its id
-	address       string
 	linking       string // an elevated access token of scope credential:link
 	exporting     string // one of scope wallet:export
 	refused       string // the decision that refused exporting's second use
@@ -105,11 +116,9 @@ func newStory(ctx context.Context, cfg Config) *story {
 	}
 }
 
-func (s *story) prefix() string { return "/api/v0/sdk/" + s.cfg.Environment }
-
-// mail returns the last mail to an address.
-func (s *story) mail(to string) (issuer.Mail, error) {
-	m, ok := s.cfg.Mail(to)
+// mail returns the last mail to an address or a number.
+func (s *story) mail(b *browser, to string) (issuer.Mail, error) {
+	m, ok := b.home.Mail(to)
 	if !ok {
 		return m, errors.New("expected a mail to " + to + ", none came")
 	}

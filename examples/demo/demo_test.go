@@ -36,7 +36,7 @@ func tell(t *testing.T, door func(next http.Handler) http.Handler) (string, erro
 	defer server.Close()
 	var out bytes.Buffer
 	err = demo.Tell(t.Context(), demo.Config{
-		Door: server.URL, Admin: server.URL, Environment: environment, Mail: iss.Mail, Executions: wallets.Executions,
+		Door: server.URL, Admin: server.URL, Environment: demo.Environment{ID: environment, Mail: iss.Mail, Executions: wallets.Executions},
 		Decisions: func() ([]byte, error) { return nil, nil }, Out: &out,
 	})
 	return out.String(), err

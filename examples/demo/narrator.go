@@ -84,10 +84,15 @@ func (n *narrator) sent(b *browser, r request) {
 	if r.elevated != "" {
 		n.line(cyan, "   > "+elevatedHeader+": "+describe(r.elevated))
 	}
+	if r.mfa != "" {
+		n.line(cyan, "   > "+mfaHeader+": <MFA token>")
+	}
 	if r.deviceToken != "" {
 		n.line(cyan, "   > "+deviceTokenHeader+": <from the link>")
 	}
-	if r.body != nil {
+	if r.terse {
+		n.line(cyan, "   > {…}")
+	} else if r.body != nil {
 		raw, _ := json.Marshal(r.body) // it was sent as well
 		n.folded(cyan, "   > ", discreet(string(raw)))
 	}
@@ -162,6 +167,8 @@ func (o object) excerpt(w want) string {
 var (
 	tokens  = regexp.MustCompile(`"?eyJ[\w-]+\.[\w-]+\.[\w-]+"?`)
 	secrets = regexp.MustCompile(`"(verificationToken|secret|code)":"([A-Z2-7]{16,}|\d{6})"`)
+	mfas    = regexp.MustCompile(`"mfa_[0-9a-f-]+"`)
+	codes   = regexp.MustCompile(`"([a-z2-7]{4}-){3}[a-z2-7]{4}"`)
 	links   = regexp.MustCompile(`(deviceRegistrationToken=)[\w-]+`)
 	uuids   = regexp.MustCompile(`([0-9a-f]{8})-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
 	blobs   = regexp.MustCompile(`([\w-]{8})[\w-]{35,}`) // 32 bytes in base64 and more
@@ -171,6 +178,8 @@ var (
 func discreet(text string) string {
 	text = tokens.ReplaceAllStringFunc(text, func(t string) string { return describe(strings.Trim(t, `"`)) })
 	text = secrets.ReplaceAllString(text, `"$1":<secret>`)
+	text = mfas.ReplaceAllString(text, "<MFA token>")
+	text = codes.ReplaceAllString(text, "<secret>")
 	text = links.ReplaceAllString(text, "$1<secret>")
 	text = uuids.ReplaceAllString(text, "$1…")
 	return blobs.ReplaceAllString(text, "$1…")
@@ -178,6 +187,7 @@ func discreet(text string) string {
 
 type claims struct {
 	Scope     string
+	Sid       string // of session tokens
 	SingleUse *bool
 	Iat, Exp  int64
 }
@@ -208,6 +218,8 @@ func describe(token string) string {
 		}
 	}
 	switch {
+	case c.SingleUse == nil && c.Sid == "":
+		return fmt.Sprintf("<assertion %s, %s>", c.Scope, lifetime)
 	case c.SingleUse == nil:
 		return fmt.Sprintf("<session %s, %s>", c.Scope, lifetime)
 	case *c.SingleUse:

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,22 +19,24 @@ const ScriptName = "try.sh"
 // work as pasted. The file holds tokens; what is printed does not.
 func Invite(ctx context.Context, cfg Config, dir string) error {
 	s := newStory(ctx, cfg)
-	s.out.w = io.Discard // none of this is worth telling
-	script, err := s.script(dir)
-	if err != nil {
+	var script string
+	if err := s.quietly(func() (err error) {
+		script, err = s.script(dir)
+		return err
+	}); err != nil {
 		return fmt.Errorf("prepare commands: %w", err)
 	}
 	path := filepath.Join(dir, ScriptName)
 	if err := os.WriteFile(path, []byte(script), 0o600); err != nil {
 		return err
 	}
-	_, err = fmt.Fprintf(cfg.Out, invitation, path)
+	_, err := fmt.Fprintf(cfg.Out, invitation, cfg.Site, path)
 	return err
 }
 
 // script is a shell script that only sets variables and functions.
 func (s *story) script(dir string) (string, error) {
-	b := &browser{name: "curl"}
+	b := &browser{name: "curl", home: s.cfg.Environment}
 	proof, err := s.mailedCode(b, bob)
 	if err != nil {
 		return "", err
@@ -53,7 +54,7 @@ func (s *story) script(dir string) (string, error) {
 		return "", err
 	}
 	return strings.NewReplacer(
-		"@DIR", dir, "@DOOR", s.cfg.Door+s.prefix(), "@ADMIN", s.cfg.Admin, "@SESSION", b.session, "@WALLET", a.body.text("walletId"),
+		"@DIR", dir, "@DOOR", s.cfg.Door+b.home.prefix(), "@ADMIN", s.cfg.Admin, "@SESSION", b.session, "@WALLET", a.body.text("walletId"),
 		"@EXPORT", key.ID(), "@CODE", s.cfg.Code, "@BOB", bob,
 	).Replace(script), nil
 }
@@ -87,7 +88,12 @@ stepup() {
 `
 
 const invitation = `
-Now you. Everything keeps running. In another terminal, this sets what the commands below use:
+Now you. Everything keeps running. The same by hand, in a browser: both environments, every way to
+verify, a second device, and the challenges as they come:
+
+  %s
+
+Or in another terminal, where this sets what the commands below use:
 
   . %s
 

@@ -33,7 +33,7 @@ func newEthereumWallet(private *secp256k1.PrivateKey) *EthereumWallet {
 
 // Message is the EIP-4361 message by which the wallet signs in to a site, with a nonce of GET /nonce.
 func (w *EthereumWallet) Message(domain, uri, environment, nonce string, issued time.Time) string {
-	return fmt.Sprintf("%s wants you to sign in with your Ethereum account:\n%s\n\nURI: %s\nVersion: 1\nChain ID: 1\nNonce: %s\n"+
+	return fmt.Sprintf("%s wants you to sign in with your Ethereum account:\n%s\n\n\nURI: %s\nVersion: 1\nChain ID: 1\nNonce: %s\n"+
 		"Issued At: %s\nRequest ID: %s", domain, w.Address, uri, nonce, issued.UTC().Format(time.RFC3339), environment)
 }
 
