@@ -63,7 +63,7 @@ const (
 const demoConfig = `listen: 127.0.0.1:0             # the door; port 0 takes a free one
 upstream: http://@ORIGIN
 admin: {listen: 127.0.0.1:0}    # /healthz, /readyz, /metrics
-session:                        # whose tokens are believed; elevated ones come from the same issuers
+session:                        # whose tokens are believed; elevated ones are from the same issuers
   issuers:
     - environment: @NEW
       issuer: app.dynamicauth.com/@NEW
@@ -74,11 +74,13 @@ session:                        # whose tokens are believed; elevated ones come 
       audience: @AUDIENCE
       jwks_url: http://@ORIGIN/api/v0/sdk/@OLD/.well-known/jwks
   check: {path: "/api/v0/sdk/{environmentId}/session"} # a session ends with its device
-environment:                    # the floor of each, and what needs MFA below it, is published by the backend
+environment:                    # its floor, and what needs MFA below that: the backend says
   settings: {url: "/api/v0/sdk/{environmentId}/settings", cache_file: settings.json}
-mfa:                            # who has a second factor, and who knows what an old MFA token is worth
+mfa:                            # who has a second factor, and who knows what an MFA token is worth
   enrolled_claim: verified_credentials
-  introspection: {url: "http://@ORIGIN/api/v0/sdk/@OLD/mfaTokens/introspect", bearer_file: mfa.secret}
+  introspection:
+    url: http://@ORIGIN/api/v0/sdk/@OLD/mfaTokens/introspect
+    bearer_file: mfa.secret
 challenge: {cors: {allowed_origins: ["@SITE"]}}
 ledger: bolt:ledger.db          # which single-use tokens are spent
 decision_log: {to: ./decisions.jsonl, blocking: true}

@@ -36,7 +36,7 @@ func checkPrinted(t *testing.T, text string) {
 		t.Errorf("a token is printed: %s", found)
 	}
 	for line := range strings.Lines(text) {
-		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 {
+		if n := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")); n > 100 && !strings.Contains(line, "jwks_url: ") { // an address is not broken
 			t.Errorf("%d columns: %s", n, line)
 		}
 	}

@@ -88,10 +88,8 @@ stepup() {
 `
 
 const invitation = `
-Now you. Everything keeps running. The same by hand, in a browser: both environments, every way to
-verify, a second device, and the challenges as they come:
-
-  %s
+Now you. Everything keeps running. By hand, in a browser on this machine, with both environments,
+every way to verify, a second device, and each challenge as it comes: %s
 
 Or in another terminal, where this sets what the commands below use:
 
