@@ -55,6 +55,7 @@ var allowed = map[string][]string{
 	"examples/backend": {},
 	"examples/oidc":    {},
 	"examples/demo":    {"examples/backend", "examples/issuer"},
+	"examples/site":    {"examples/issuer"},
 }
 
 // unrestricted may import everything: the program, and what only tests and measurements use.
@@ -63,7 +64,7 @@ var unrestricted = []string{"cmd/stepward", "internal/testkit", "bench", "test"}
 // owners says which packages alone may import a dependency, so that its types never leak.
 var owners = map[string][]string{
 	"github.com/open-policy-agent/opa":                     {"policy"},
-	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer", "examples/oidc"},
+	"github.com/golang-jwt/jwt":                            {"token", "examples/issuer", "examples/oidc", "examples/site"},
 	"github.com/hashicorp/golang-lru":                      {"token", "policy"},
 	"go.etcd.io/bbolt":                                     {"ledger", "examples/issuer", "examples/backend", "examples/oidc"},
 	"github.com/rs/cors":                                   {"challenge", "examples/backend"},

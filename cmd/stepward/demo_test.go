@@ -2,14 +2,17 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"flag"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/stepward/stepward/internal/testkit"
@@ -128,27 +131,66 @@ func commandLines(text string) string {
 	return lines.String()
 }
 
-func TestTheCommandsThatTheDemoPrintsWorkAsPasted(t *testing.T) {
-	for _, program := range []string{"sh", "curl", "sed", "grep"} {
-		testkit.Part(t, program)
-	}
+// invited runs the demo up to its invitation, which it returns, and ends it with the test.
+func invited(t *testing.T) string {
+	t.Helper()
 	inEmptyTemp(t)
 	var stdout, stderr buffer
 	c := &call{args: []string{"--no-color"}, flags: flag.NewFlagSet("demo", flag.ContinueOnError), stdout: &stdout, stderr: &stderr}
 	ctx, interrupt := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() { ended <- demoVerb(ctx, c) }()
-	defer func() {
+	t.Cleanup(func() {
 		interrupt()
 		if err := <-ended; err != nil {
 			t.Errorf("the end: %v", err)
 		}
-	}()
+	})
 	(&world{t: t}).eventually("the demo invites", func() bool { return strings.Contains(stdout.String(), "Ctrl-C ends") })
 	checkPrinted(t, stdout.String())
+	return stdout.String()
+}
 
+// TestTheDemosPage goes by hand, in a real Chromium, through what the page offers: test/browser/demo.mjs.
+func TestTheDemosPage(t *testing.T) {
+	testkit.Part(t, "/usr/bin/chromium")
+	node := testkit.Part(t, "node")
+	driver := must(filepath.Abs("../../test/browser/demo.mjs"))
+	testkit.Part(t, filepath.Join(filepath.Dir(driver), "node_modules/playwright-core"))
+	page := regexp.MustCompile(`http://localhost:\d+`).FindString(invited(t))
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, node, driver, page)
+	cmd.WaitDelay = 10 * time.Second
+	out, err := cmd.CombinedOutput()
+	steps := 0
+	for line := range strings.Lines(string(out)) {
+		var said struct {
+			Step, Failed, Page string
+			Wire               []string
+		}
+		switch err := json.Unmarshal([]byte(line), &said); {
+		case err != nil:
+			t.Errorf("the driver says %q", line)
+		case said.Failed != "":
+			t.Errorf("%s\non the page:\n%s\nlast requests:\n  %s", said.Failed, said.Page, strings.Join(said.Wire, "\n  "))
+		default:
+			steps++
+			t.Log(said.Step)
+		}
+	}
+	if err != nil && !t.Failed() || steps != 9 {
+		t.Errorf("%d steps, %v", steps, err)
+	}
+}
+
+func TestTheCommandsThatTheDemoPrintsWorkAsPasted(t *testing.T) {
+	for _, program := range []string{"sh", "curl", "sed", "grep"} {
+		testkit.Part(t, program)
+	}
+	text := invited(t)
 	shell := exec.Command("sh", "-eu")
-	shell.Stdin = strings.NewReader(commandLines(stdout.String()))
+	shell.Stdin = strings.NewReader(commandLines(text))
 	out, err := shell.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)

@@ -227,6 +227,7 @@ const actions = {
     const code = await askCode("The code of the new authenticator app");
     const answer = await call("POST", "/users/mfa/register/totp", { body: { type: "totp", code }, headers });
     spend("/totp");
+    if (answer.status === 200) adopt(await call("POST", "/refresh")); // the session tells of it from now on
     return answer;
   }),
   passkey: () => attempt("A passkey", async (headers) => {
