@@ -55,7 +55,7 @@ const (
 	demoOldEnvironment = "7c0c1b0e-6a9d-4c55-9d39-0c6f3a6f2b22" // below 2026_04_01
 	demoAudience       = "https://wallet.example"
 	demoCode           = "424242"
-	demoSecret         = "mfa.secret" //nolint:gosec // a file's name
+	demoSecret         = "mfa.secret"
 	demoProvider       = "google"
 )
 

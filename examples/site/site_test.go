@@ -64,7 +64,7 @@ func send(t *testing.T, method, url, body string, into any, edits ...func(*http.
 func TestThePageKnowsWhereTheDoorIs(t *testing.T) {
 	_, origin := newSite(t)
 	res := send(t, "GET", origin+"/", "", nil)
-	if policy := res.Header.Get("Content-Security-Policy"); res.StatusCode != 200 || !strings.Contains(policy, "connect-src 'self' "+door+";") {
+	if policy := res.Header.Get("Content-Security-Policy"); res.StatusCode != http.StatusOK || !strings.Contains(policy, "connect-src 'self' "+door+";") {
 		t.Errorf("got %d, %q", res.StatusCode, policy)
 	}
 	var settings struct {
@@ -107,7 +107,7 @@ func TestAnIssuerTakesWhatTheSiteSigns(t *testing.T) {
 	var token struct{ JWT string }
 	send(t, "POST", origin+"/token", `{"user":"grace"}`, &token)
 	var session struct{ JWT string }
-	if res := send(t, "POST", at+"/externalAuth/signin", `{"jwt":"`+token.JWT+`"}`, &session); res.StatusCode != 200 || session.JWT == "" {
+	if res := send(t, "POST", at+"/externalAuth/signin", `{"jwt":"`+token.JWT+`"}`, &session); res.StatusCode != http.StatusOK || session.JWT == "" {
 		t.Fatalf("sign-in: got %d", res.StatusCode)
 	}
 	send(t, "POST", origin+"/token", `{"user":"grace","scope":"wallet:export"}`, &token)
@@ -123,7 +123,7 @@ func TestAnIssuerTakesWhatTheSiteSigns(t *testing.T) {
 	send(t, "GET", at+"/nonce", "", &nonce)
 	var proof json.RawMessage
 	send(t, "POST", origin+"/wallet", `{"environment":"`+environment+`","nonce":"`+nonce.Nonce+`"}`, &proof)
-	if res := send(t, "POST", at+"/verify", string(proof), &session); res.StatusCode != 200 {
+	if res := send(t, "POST", at+"/verify", string(proof), &session); res.StatusCode != http.StatusOK {
 		t.Errorf("wallet: got %d", res.StatusCode)
 	}
 }
