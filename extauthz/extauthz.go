@@ -41,7 +41,8 @@ type Config struct {
 // judge is the common part of all doors.
 type judge struct {
 	Config
-	unseen unseen
+	unseen   unseen
+	identity door.Identity // in lower case
 	// Names, in lower case, that are removed whether or not the client sent them: facts and tokens that are spent here, with their
 	// twins; and for a proxy that does not tell all, whatever never reaches a backend.
 	spent, withheld []string
@@ -62,6 +63,10 @@ func newJudge(c Config) (*judge, error) {
 	}
 	c.Credentials, c.Identity = c.Credentials.Canonical(), c.Identity.Canonical()
 	j := &judge{Config: c, unseen: unseen{log: c.Log, header: c.Credentials.ElevatedHeader}}
+	j.identity = door.Identity{
+		Subject: strings.ToLower(c.Identity.Subject), Scopes: strings.ToLower(c.Identity.Scopes),
+		DecisionID: strings.ToLower(c.Identity.DecisionID), Environment: strings.ToLower(c.Identity.Environment),
+	}
 	spent := c.Identity.Names()
 	if !c.Credentials.ForwardElevated {
 		spent = append(spent, c.Credentials.ElevatedHeader)
@@ -132,8 +137,8 @@ type field struct{ name, value string }
 // name is in both. Names are in lower case. all says that the proxy may know of fields that it did not tell.
 func (j *judge) changes(a *asked, all bool) (remove []string, set []field) {
 	set = make([]field, 0, 6)
-	add := func(name, value string) { set = append(set, field{strings.ToLower(name), value}) }
-	j.Identity.Tell(&a.verdict, add)
+	add := func(name, value string) { set = append(set, field{name, value}) }
+	j.identity.Tell(&a.verdict, add)
 	add("x-request-id", a.verdict.RequestID)
 	kept := a.request.Header // a copy of told that has been stripped
 	j.Credentials.Withhold(kept, a.verdict.Preflight)

@@ -7,21 +7,18 @@ import (
 	"strings"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
-	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
-	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/protobuf/types/known/structpb"
+	"google.golang.org/protobuf/encoding/protowire"
 
 	"github.com/stepward/stepward/challenge"
 	"github.com/stepward/stepward/gate"
 	"github.com/stepward/stepward/internal/reason"
 )
 
-// GRPC answers Envoy's ext_authz v3 (envoy.service.auth.v3.Authorization). It never returns a gRPC error, which Envoy would
-// treat by its failure_mode_allow: every refusal is a denied_response with a status that is not OK.
+// GRPC answers Envoy's ext_authz v3 (envoy.service.auth.v3.Authorization). A question that arrives gets an answer and no gRPC
+// error, which Envoy would treat by its failure_mode_allow: every refusal is a denied_response with a status that is not OK.
 type GRPC struct {
-	authv3.UnimplementedAuthorizationServer
 	*judge
 	repeats *repeats // nil: none are recognised
 }
@@ -43,28 +40,34 @@ const (
 	extShadow      = "shadow"      // "true": a rehearsal, which never spends
 )
 
-// Check is Envoy's question about one request.
-func (s *GRPC) Check(ctx context.Context, in *authv3.CheckRequest) (out *authv3.CheckResponse, _ error) {
-	a := new(asked)
+// answer reads Envoy's question about one request by receive, and returns the CheckResponse.
+func (s *GRPC) answer(ctx context.Context, receive func(*question) error) (out message, err error) {
+	var c struct {
+		question
+		asked
+	}
+	q, a := &c.question, &c.asked
 	defer func() {
 		if p := recover(); p != nil {
 			s.Log.ErrorContext(ctx, "a check ended in a panic; it is refused", "panic", p, "decision_id", a.verdict.DecisionID)
 			a.verdict = gate.Verdict{Reason: reason.PolicyError, DecisionID: a.verdict.DecisionID}
-			out = s.denied(a)
+			out, err = s.denied(a), nil
 		}
 	}()
+	if err := receive(q); err != nil {
+		return nil, err
+	}
 	from, _ := peer.FromContext(ctx)
-	question := in.GetAttributes().GetRequest().GetHttp()
-	why := s.read(a, in.GetAttributes())
-	fingerprint, repeatable := s.repeats.fingerprint(from, question, a)
+	why := s.read(a, q)
+	fingerprint, repeatable := s.repeats.fingerprint(from, q, a)
 	if answer := s.repeats.find(fingerprint, repeatable && why == ""); answer != nil {
 		return answer, nil
 	}
 	if at, ok := ctx.Deadline(); ok {
 		a.request.Deadline = at
 	}
-	s.decide(a, why, func(q *gate.Request, v *gate.Verdict) { s.Gate.Decide(ctx, q, v) })
-	s.unseen.note(hostOf(from), a)
+	s.decide(a, why, func(r *gate.Request, v *gate.Verdict) { s.Gate.Decide(ctx, r, v) })
+	s.unseen.note(a, func() string { return hostOf(from) })
 	if !a.verdict.Allow {
 		return s.denied(a), nil
 	}
@@ -73,28 +76,23 @@ func (s *GRPC) Check(ctx context.Context, in *authv3.CheckRequest) (out *authv3.
 	return out, nil
 }
 
-// read fills a from Envoy's attributes.
-func (s *GRPC) read(a *asked, attributes *authv3.AttributeContext) reason.Reason {
-	question := attributes.GetRequest().GetHttp()
-	a.told = http.Header{}
-	if question == nil {
-		return reason.AmbiguousRequest
-	}
-	why := headersOf(a.told, question)
-	extensions := attributes.GetContextExtensions()
-	a.profile = challenge.Profile(extensions[extProfile])
-	a.request.Environment = extensions[extEnvironment]
-	if shadow, ok := extensions[extShadow]; ok { // a word that is misspelt must not switch enforcement off
+// read fills a from the question.
+func (s *GRPC) read(a *asked, q *question) reason.Reason {
+	a.told = q.header
+	profile, _ := q.extension(extProfile)
+	a.profile = challenge.Profile(profile)
+	a.request.Environment, _ = q.extension(extEnvironment)
+	if shadow, ok := q.extension(extShadow); ok { // a word that is misspelt must not switch enforcement off
 		a.request.Shadow, _ = strconv.ParseBool(shadow)
 	}
 	// Path has the query and is not decoded; the message's own query is always empty.
-	if received := s.receive(a, question.GetMethod(), question.GetPath(), question.GetHost(), a.told); received != "" {
+	if received := s.receive(a, q.method, q.path, q.host, a.told); received != "" {
 		return received
 	}
-	if why != "" {
-		return why
+	if q.ambiguous {
+		return reason.AmbiguousRequest
 	}
-	body, known := bodyOf(question, a.told)
+	body, known := bodyOf(q)
 	bodiless := a.request.Method == http.MethodGet || a.request.Method == http.MethodHead || a.request.Method == http.MethodOptions
 	if bodiless && announcesBody(a.told) {
 		return reason.AmbiguousRequest
@@ -105,44 +103,10 @@ func (s *GRPC) read(a *asked, attributes *authv3.AttributeContext) reason.Reason
 			if int64(len(body)) > limit {
 				return nil, gate.ErrBodyTooLarge
 			}
-			return body, nil
+			return []byte(body), nil
 		}
 	case a.told.Get(_partialBody) == "true":
 		a.request.ReadBody = func(int64) ([]byte, error) { return nil, gate.ErrBodyTooLarge }
-	}
-	return ""
-}
-
-// headersOf fills h from header_map, which has every field as it came, or from headers, where fields of one name are joined by
-// commas. Pseudo-headers are told apart in other members and must not contradict them.
-func headersOf(h http.Header, q *authv3.AttributeContext_HttpRequest) reason.Reason {
-	add := func(name, value string) bool {
-		switch name {
-		case ":path":
-			return value == q.GetPath()
-		case ":method":
-			return value == q.GetMethod()
-		case ":authority", "host":
-			return value == q.GetHost()
-		}
-		if !strings.HasPrefix(name, ":") {
-			h.Add(name, value)
-		}
-		return true
-	}
-	agree := true
-	for _, field := range q.GetHeaderMap().GetHeaders() {
-		value := field.GetValue()
-		if raw := field.GetRawValue(); len(raw) > 0 {
-			value = string(raw)
-		}
-		agree = add(field.GetKey(), value) && agree
-	}
-	for name, value := range q.GetHeaders() {
-		agree = add(name, value) && agree
-	}
-	if !agree {
-		return reason.AmbiguousRequest
 	}
 	return ""
 }
@@ -153,31 +117,27 @@ const _partialBody = "X-Envoy-Auth-Partial-Body"
 // bodyOf returns the client's whole body, and whether it is known to be that. Envoy sends one only where it is told to buffer
 // (with_request_body), and says in a header whether it is whole; a client may have sent that header too, so that an empty body
 // is believed only where nothing announces one.
-func bodyOf(q *authv3.AttributeContext_HttpRequest, h http.Header) (body []byte, known bool) {
-	body = q.GetRawBody()
-	if len(body) == 0 {
-		body = []byte(q.GetBody())
-	}
-	partial := h[_partialBody]
-	length, announced := int64(-1), announcesBody(h)
-	if values := h["Content-Length"]; len(values) == 1 {
+func bodyOf(q *question) (body string, known bool) {
+	partial := q.header[_partialBody]
+	length, announced := int64(-1), announcesBody(q.header)
+	if values := q.header["Content-Length"]; len(values) == 1 {
 		n, err := strconv.ParseInt(values[0], 10, 64)
 		if err != nil || n < 0 {
-			return nil, false
+			return "", false
 		}
 		length = n
 	}
 	switch {
-	case len(body) > 0:
+	case len(q.body) > 0:
 		whole := len(partial) == 1 && partial[0] == "false"
-		return body, whole && (length < 0 || length == int64(len(body)))
+		return q.body, whole && (length < 0 || length == int64(len(q.body)))
 	case announced:
-		return nil, false
+		return "", false
 	case length == 0:
-		return nil, true
+		return "", true
 	}
 	// Without a length HTTP/1 has no body. In HTTP/2 and 3 one may follow unannounced.
-	return nil, strings.HasPrefix(q.GetProtocol(), "HTTP/1")
+	return "", strings.HasPrefix(q.protocol, "HTTP/1")
 }
 
 // announcesBody reports whether the header says that a body follows.
@@ -186,69 +146,64 @@ func announcesBody(h http.Header) bool {
 	return len(h["Transfer-Encoding"]) > 0 || len(length) > 1 || len(length) == 1 && length[0] != "0"
 }
 
-func (s *GRPC) allowed(a *asked) *authv3.CheckResponse {
+func (s *GRPC) allowed(a *asked) message {
 	remove, set := s.changes(a, false) // Envoy tells of every field
-	ok := &authv3.OkHttpResponse{HeadersToRemove: remove, Headers: make([]*corev3.HeaderValueOption, len(set))}
-	for i, f := range set {
-		ok.Headers[i] = header(f.name, f.value)
+	m := make(message, 0, 1<<10)
+	m.status(int32(codes.OK), "")
+	ok := m.begin(_answerOK)
+	for _, f := range set {
+		m.header(_okHeaders, f.name, f.value)
+	}
+	for _, name := range remove {
+		m.string(_okHeadersToRemove, name)
 	}
 	told := http.Header{}
 	challenge.Inform(told, &a.verdict)
 	for _, name := range sortedKeys(told) {
 		for _, value := range told[name] {
-			ok.ResponseHeadersToAdd = append(ok.ResponseHeadersToAdd, addition(name, value))
+			m.addition(name, value)
 		}
 	}
-	return &authv3.CheckResponse{
-		Status: &rpcstatus.Status{}, HttpResponse: &authv3.CheckResponse_OkResponse{OkResponse: ok}, DynamicMetadata: metadata(&a.verdict),
-	}
+	m.end(ok)
+	m.verdict(&a.verdict)
+	return m
 }
 
-func (s *GRPC) denied(a *asked) *authv3.CheckResponse {
+func (s *GRPC) denied(a *asked) message {
 	w, profile := s.refuse(a), s.profileOf(a)
+	m := make(message, 0, 2<<10)
+	m.status(challenge.GRPCStatus(profile, a.verdict.Reason), string(a.verdict.Reason))
+	denied := m.begin(_answerDenied)
 	// A gRPC caller's answer is HTTP 200, which Envoy makes by itself of any other status.
-	denied := &authv3.DeniedHttpResponse{
-		Status: &typev3.HttpStatus{Code: typev3.StatusCode(challenge.Status(profile, a.verdict.Reason))},
-		Body:   string(w.body),
-	}
+	status := m.begin(_deniedStatus)
+	m.number(_statusCode, int32(challenge.Status(profile, a.verdict.Reason)))
+	m.end(status)
 	w.header.Del("Content-Length")
 	for _, name := range sortedKeys(w.header) {
-		denied.Headers = append(denied.Headers, header(name, strings.Join(w.header[name], ", ")))
+		m.header(_deniedHeaders, strings.ToLower(name), strings.Join(w.header[name], ", "))
 	}
-	return &authv3.CheckResponse{
-		Status:          &rpcstatus.Status{Code: challenge.GRPCStatus(profile, a.verdict.Reason), Message: string(a.verdict.Reason)},
-		HttpResponse:    &authv3.CheckResponse_DeniedResponse{DeniedResponse: denied},
-		DynamicMetadata: metadata(&a.verdict),
-	}
+	m.string(_deniedBody, string(w.body))
+	m.end(denied)
+	m.verdict(&a.verdict)
+	return m
 }
 
-// header replaces every copy that is there.
-func header(name, value string) *corev3.HeaderValueOption {
-	return &corev3.HeaderValueOption{
-		Header:       &corev3.HeaderValue{Key: strings.ToLower(name), Value: value},
-		AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
-	}
+// header replaces every copy that is there. The name is in lower case.
+func (m *message) header(n protowire.Number, name, value string) {
+	m.option(n, name, value, corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD)
 }
 
 // addition tells the client something in the backend's answer. What the backend says itself stays; links are a list.
-func addition(name, value string) *corev3.HeaderValueOption {
-	o := header(name, value)
-	o.AppendAction = corev3.HeaderValueOption_ADD_IF_ABSENT
+func (m *message) addition(name, value string) {
+	action := corev3.HeaderValueOption_ADD_IF_ABSENT
 	if name == "Link" {
-		o.AppendAction = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
+		action = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 	}
-	return o
+	m.option(_okResponseHeadersToAdd, strings.ToLower(name), value, action)
 }
 
-// metadata is for Envoy's later filters and its access log, under envoy.filters.http.ext_authz.
-func metadata(v *gate.Verdict) *structpb.Struct {
-	fields := make(map[string]*structpb.Value, 5)
-	for _, f := range [...]field{
-		{"decision_id", v.DecisionID}, {"outcome", v.Outcome()}, {"reason", string(v.Reason)}, {"operation", v.Operation()}, {"subject", v.Subject},
-	} {
-		if f.value != "" {
-			fields[f.name] = structpb.NewStringValue(f.value)
-		}
-	}
-	return &structpb.Struct{Fields: fields}
+// verdict is for Envoy's later filters and its access log, under envoy.filters.http.ext_authz.
+func (m *message) verdict(v *gate.Verdict) {
+	m.metadata(field{"decision_id", v.DecisionID}, field{"outcome", v.Outcome()}, field{"reason", string(v.Reason)},
+		field{"operation", v.Operation()}, field{"subject", v.Subject})
 }

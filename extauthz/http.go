@@ -81,7 +81,7 @@ func (s *HTTP) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	a := new(asked)
 	m, why := s.read(a, r)
 	s.decide(a, why, func(q *gate.Request, v *gate.Verdict) { s.Gate.Decide(r.Context(), q, v) })
-	s.unseen.note(peerHost(r), a)
+	s.unseen.note(a, func() string { return peerHost(r) })
 	if !a.verdict.Allow {
 		answer := s.refuse(a)
 		maps.Copy(w.Header(), answer.header)

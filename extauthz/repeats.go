@@ -8,10 +8,8 @@ import (
 	"sync"
 	"time"
 
-	authv3 "github.com/envoyproxy/go-control-plane/envoy/service/auth/v3"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
-	"google.golang.org/protobuf/proto"
 )
 
 // DedupConfig is about questions that Envoy asks twice for one request: when it buffers the body anew, when its gRPC client
@@ -36,7 +34,7 @@ type repeats struct {
 }
 
 type repeat struct {
-	answer *authv3.CheckResponse
+	answer message
 	until  time.Time
 }
 
@@ -49,16 +47,8 @@ func newRepeats(c DedupConfig, now func() time.Time) *repeats {
 
 // fingerprint names a question by all that was judged. Only a peer that proved who it is, by TLS or by the rights on a socket,
 // may repeat one, and only by the request id that Envoy gave it.
-func (r *repeats) fingerprint(from *peer.Peer, q *authv3.AttributeContext_HttpRequest, a *asked) (sum [32]byte, ok bool) {
+func (r *repeats) fingerprint(from *peer.Peer, q *question, a *asked) (sum [32]byte, ok bool) {
 	if r == nil || a.request.RequestID == "" || !provenPeer(from) {
-		return sum, false
-	}
-	// The client's header and the body decide as much as the target does. Envoy's own fields differ between two attempts.
-	same := &authv3.AttributeContext_HttpRequest{
-		Method: q.GetMethod(), Path: q.GetPath(), Host: q.GetHost(), Scheme: q.GetScheme(), Body: q.GetBody(), RawBody: q.GetRawBody(),
-	}
-	text, err := proto.MarshalOptions{Deterministic: true}.Marshal(same)
-	if err != nil {
 		return sum, false
 	}
 	h := sha256.New()
@@ -68,8 +58,10 @@ func (r *repeats) fingerprint(from *peer.Peer, q *authv3.AttributeContext_HttpRe
 		h.Write(size[:])
 		h.Write([]byte(s))
 	}
-	write(string(text))
-	write(a.request.Environment)
+	for _, s := range []string{q.method, q.path, q.host, q.scheme, q.body, a.request.Environment} {
+		write(s)
+	}
+	// The client's header decides as much as the target does. Envoy's own fields differ between two attempts.
 	for _, name := range sortedKeys(a.request.Header) {
 		if name == "X-Envoy-Attempt-Count" {
 			continue
@@ -93,7 +85,7 @@ func provenPeer(p *peer.Peer) bool {
 	return ok && len(info.State.VerifiedChains) > 0
 }
 
-func (r *repeats) find(key [32]byte, may bool) *authv3.CheckResponse {
+func (r *repeats) find(key [32]byte, may bool) message {
 	if r == nil || !may {
 		return nil
 	}
@@ -105,7 +97,7 @@ func (r *repeats) find(key [32]byte, may bool) *authv3.CheckResponse {
 	return nil
 }
 
-func (r *repeats) keep(key [32]byte, may bool, answer *authv3.CheckResponse) {
+func (r *repeats) keep(key [32]byte, may bool, answer message) {
 	if r == nil || !may {
 		return
 	}

@@ -42,7 +42,7 @@ func NewServer(c ServerConfig, d *GRPC) *Server {
 		grpc.MaxConcurrentStreams(c.MaxStreams), grpc.MaxRecvMsgSize(c.MaxMessage), grpc.MaxHeaderListSize(32 << 10),
 		grpc.ConnectionTimeout(10 * time.Second),
 		// A goroutine of its own for each question would grow its stack anew each time, a fifth of all work.
-		grpc.NumStreamWorkers(streamWorkers),
+		grpc.NumStreamWorkers(streamWorkers), grpc.ForceServerCodecV2(newCodec()),
 		// Envoy keeps few connections for long and may ping them every few seconds, also when nothing is asked.
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: time.Minute, Timeout: 20 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
@@ -51,13 +51,27 @@ func NewServer(c ServerConfig, d *GRPC) *Server {
 		options = append(options, grpc.Creds(credentials.NewTLS(c.TLS)))
 	}
 	s := &Server{listener: c.Listener, grpc: grpc.NewServer(options...), health: health.NewServer()}
-	authv3.RegisterAuthorizationServer(s.grpc, d)
+	s.grpc.RegisterService(&service, d)
 	healthv1.RegisterHealthServer(s.grpc, s.health)
 	s.health.SetServingStatus(authv3.Authorization_ServiceDesc.ServiceName, healthv1.HealthCheckResponse_SERVING)
 	if c.Reflection {
 		reflection.Register(s.grpc)
 	}
 	return s
+}
+
+// service is envoy.service.auth.v3.Authorization without the generated types: see wire.go.
+var service = grpc.ServiceDesc{
+	ServiceName: authv3.Authorization_ServiceDesc.ServiceName,
+	HandlerType: (*any)(nil),
+	Methods: []grpc.MethodDesc{{
+		MethodName: "Check",
+		Handler: func(srv any, ctx context.Context, receive func(any) error, _ grpc.UnaryServerInterceptor) (any, error) {
+			d, _ := srv.(*GRPC)
+			return d.answer(ctx, func(q *question) error { return receive(q) })
+		},
+	}},
+	Metadata: authv3.Authorization_ServiceDesc.Metadata,
 }
 
 // Addr is where it listens.

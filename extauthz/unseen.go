@@ -30,14 +30,15 @@ type peerSeen struct {
 }
 
 // note takes one judged request of a peer.
-func (u *unseen) note(peer string, a *asked) {
+func (u *unseen) note(a *asked, peer func() string) {
 	sent := len(a.told[u.header]) > 0
 	if !sent && (a.verdict.Reason != reason.ElevatedTokenRequired || a.verdict.TokenState != gate.TokenAbsent) {
 		return
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	p := u.of(peer)
+	name := peer()
+	p := u.of(name)
 	if sent {
 		p.sent = true
 		return
@@ -47,7 +48,7 @@ func (u *unseen) note(peer string, a *asked) {
 	}
 	p.named = true
 	u.log.Warn("this proxy has never passed on the header of elevated access tokens: does its list of allowed headers have it?",
-		"peer", peer, "header", u.header, "refused", p.lacked)
+		"peer", name, "header", u.header, "refused", p.lacked)
 }
 
 func (u *unseen) of(peer string) *peerSeen {
