@@ -388,7 +388,8 @@ type Policy struct {
 	WatchInterval time.Duration `yaml:"watch_interval" zero:"SIGHUP only"`
 	// CacheSize is how many requirements are kept; 0 asks the policy every time.
 	CacheSize int `yaml:"cache_size" zero:"off"`
-	// EvalTimeout bounds one evaluation; beyond it the request gets 503.
+	// EvalTimeout bounds one evaluation; beyond it the request gets 503. One takes a millisecond or two; the rest is for
+	// containers that have used up their CPU limit, which Linux stops for up to 100 ms at a time.
 	EvalTimeout time.Duration `yaml:"eval_timeout"`
 }
 
