@@ -389,7 +389,7 @@ type Policy struct {
 	// CacheSize is how many requirements are kept; 0 asks the policy every time.
 	CacheSize int `yaml:"cache_size" zero:"off"`
 	// EvalTimeout bounds one evaluation; beyond it the request gets 503. One takes a millisecond or two; the rest is for
-	// containers that have used up their CPU limit, which Linux stops for up to 100 ms at a time.
+	// machines that are busy: Linux stops a container that has used up its CPU limit for up to 100 ms at a time.
 	EvalTimeout time.Duration `yaml:"eval_timeout"`
 }
 

@@ -156,7 +156,7 @@ func TestDefaults(t *testing.T) {
 		{"device", c.Device, config.Device{RegisteredScope: "user:basic", UnregisteredScope: "device:register",
 			AdditionalAuthScope: "requiresAdditionalAuth", NonceLifetime: 24 * time.Hour}},
 		{"session.check", c.Session.Check, config.SessionCheck{Cache: 10 * time.Second, Timeout: 2 * time.Second}},
-		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 250 * time.Millisecond}},
+		{"policy", c.Policy, config.Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: time.Second}},
 		{"unmatched_routes", c.UnmatchedRoutes, "deny"},
 		{"ledger", c.Ledger, config.Ledger{Kind: config.LedgerBolt, Path: "/var/lib/stepward/ledger.db"}},
 		{"ledger_options", c.LedgerOptions, config.LedgerOptions{

@@ -45,7 +45,7 @@ func Defaults() *Config {
 			AdditionalAuthScope: "requiresAdditionalAuth",
 			NonceLifetime:       24 * time.Hour,
 		},
-		Policy:          Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: 250 * time.Millisecond},
+		Policy:          Policy{WatchInterval: 2 * time.Second, CacheSize: 10_000, EvalTimeout: time.Second},
 		UnmatchedRoutes: "deny",
 		Ledger:          Ledger{Kind: LedgerBolt, Path: "/var/lib/stepward/ledger.db"},
 		LedgerOptions:   LedgerOptions{Capacity: 1_000_000, ReserveTimeout: time.Second, Prefix: "stepward", WaitTimeout: 30 * time.Millisecond},

@@ -346,7 +346,7 @@ func (m *message) string(n protowire.Number, s string) {
 // number leaves out the default, as proto3 has it.
 func (m *message) number(n protowire.Number, v int32) {
 	if v != 0 {
-		*m = protowire.AppendVarint(protowire.AppendTag(*m, n, protowire.VarintType), uint64(v)) //nolint:gosec // as protobuf encodes it
+		*m = protowire.AppendVarint(protowire.AppendTag(*m, n, protowire.VarintType), uint64(v))
 	}
 }
 

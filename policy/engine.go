@@ -25,7 +25,7 @@ import (
 type Config struct {
 	FS          fs.FS         // *.rego, data.yaml and *_test.rego (not loaded); required
 	CacheSize   int           // requirements remembered, default 10,000
-	EvalTimeout time.Duration // for one evaluation, default 250 ms
+	EvalTimeout time.Duration // for one evaluation, default 1 s
 	// Scopes are those that tell elevated tokens from sessions; data that asks for another is a problem. Nil checks nothing.
 	Scopes []string
 	// Synced is what a backend says of its environments, by id; Engine.Sync puts another in its place.
@@ -62,7 +62,7 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		c.CacheSize = 10_000
 	}
 	if c.EvalTimeout == 0 {
-		c.EvalTimeout = 250 * time.Millisecond
+		c.EvalTimeout = time.Second
 	}
 	e := &Engine{config: c}
 	snap, err := load(ctx, &c)

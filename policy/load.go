@@ -317,7 +317,7 @@ func (s *Snapshot) addRoutes() Problems {
 }
 
 // probeTimeout bounds one evaluation of the probe: it asks what a policy answers, on a machine that may be busy with starting.
-const probeTimeout = 2 * time.Second
+const probeTimeout = 10 * time.Second
 
 func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Compiler, c *Config) Problems {
 	prepared, err := rego.New(rego.Query(query), rego.Compiler(compiler), rego.Store(from.store()), rego.Capabilities(capabilities()),

@@ -199,7 +199,7 @@ func TestTheRestOfABodyIsNoRequest(t *testing.T) {
 			defer conn.Close()
 			fmt.Fprintf(conn, "POST %s/connect HTTP/1.1\r\nHost: x\r\n%s", w.issuer.Prefix(), head)
 			answers := bufio.NewReader(conn)
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(60 * time.Second))
 			res, err := http.ReadResponse(answers, nil)
 			if err != nil || res.StatusCode != http.StatusOK {
 				t.Fatalf("got %v, %v", res, err)
@@ -236,7 +236,7 @@ func TestAnswersOutliveTheBoundOnBodies(t *testing.T) {
 			fmt.Fprintf(conn, "POST %s/connect HTTP/1.1\r\nHost: x\r\n%s", w.issuer.Prefix(), parts[0])
 			time.Sleep(idle / 3) // the answer begins first
 			_, _ = io.WriteString(conn, parts[1])
-			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = conn.SetReadDeadline(time.Now().Add(60 * time.Second))
 			res, err := http.ReadResponse(bufio.NewReader(conn), nil)
 			if err != nil {
 				t.Fatal(err)

@@ -120,7 +120,7 @@ func (w *world) config(lines ...string) string {
 			testEnvironment, testAudience, w.origin.URL, w.issuer.Prefix()),
 		"ledger: bolt:ledger.db",
 		"jwks: {min_refresh: 1s}",
-		"policy: {eval_timeout: 10s}", // for machines that are busy
+		"policy: {eval_timeout: 10s}", "limits: {upstream_dial: 30s}", // for machines that are busy
 		"decision_log: {to: ./decisions.jsonl, blocking: true}",
 	}
 	var text strings.Builder

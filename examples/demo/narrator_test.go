@@ -14,7 +14,7 @@ func token(claims string) string {
 }
 
 func TestNothingThatLetsAReaderInIsPrinted(t *testing.T) {
-	session := token(`{"scope":"user:basic","iat":100,"exp":43300}`)
+	session := token(`{"scope":"user:basic","sid":"s","iat":100,"exp":43300}`)
 	rows := []struct{ name, text, want string }{
 		{"a session", `{"jwt":"` + session + `","a":1}`, `{"jwt":<session user:basic, 12h>,"a":1}`},
 		{"a session in a header", "Bearer " + session, "Bearer <session user:basic, 12h>"},
@@ -26,6 +26,7 @@ func TestNothingThatLetsAReaderInIsPrinted(t *testing.T) {
 			"one that is not single-use", token(`{"scope":"credential:link","singleUse":false,"iat":100,"exp":700}`),
 			"<elevated credential:link, 10m>",
 		},
+		{"the backend's own word", token(`{"scope":"wallet:export","iat":100,"exp":160}`), "<assertion wallet:export, 1m>"},
 		{"a mailed code", `{"verificationToken":"424242"}`, `{"verificationToken":<secret>}`},
 		{"a code of an app", `{"code":"123456","type":"totp"}`, `{"code":<secret>,"type":"totp"}`},
 		{"the secret of an app", `{"secret":"JBSWY3DPEHPK3PXPJBSWY3DPEHPK3PXP"}`, `{"secret":<secret>}`},

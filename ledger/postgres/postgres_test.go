@@ -29,12 +29,16 @@ func open(t testing.TB, c postgres.Config) *postgres.Store {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
 	defer cancel()
-	s, err := postgres.Open(ctx, c)
-	if err != nil {
-		t.Fatal(err)
+	for {
+		s, err := postgres.Open(ctx, c)
+		switch {
+		case err == nil:
+			t.Cleanup(func() { s.Close() })
+			return s
+		case ctx.Err() != nil || !strings.HasSuffix(err.Error(), "did not answer in time"): // on a machine that is busy
+			t.Fatal(err)
+		}
 	}
-	t.Cleanup(func() { s.Close() })
-	return s
 }
 
 func config(url, schema string, o ledger.Options) postgres.Config {
