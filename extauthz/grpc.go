@@ -3,8 +3,10 @@ package extauthz
 import (
 	"context"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	"google.golang.org/grpc/codes"
@@ -89,7 +91,8 @@ func (s *GRPC) read(a *asked, q *question) reason.Reason {
 	if received := s.receive(a, q.method, q.path, q.host, a.told); received != "" {
 		return received
 	}
-	if q.ambiguous {
+	// What is left of cookies may have to be told to Envoy, which takes no other text.
+	if q.ambiguous || slices.ContainsFunc(a.told["Cookie"], func(s string) bool { return !utf8.ValidString(s) }) {
 		return reason.AmbiguousRequest
 	}
 	body, known := bodyOf(q)
