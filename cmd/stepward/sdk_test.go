@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -37,27 +38,23 @@ func TestDynamicsSDK(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), node, filepath.Join(browser, "bundle.mjs"), app).CombinedOutput(); err != nil {
 		t.Fatalf("bundle: %v\n%s", err, out)
 	}
-	scenarios := []struct {
-		name  string // of its file
-		edit  func(*backend.Config)
-		rules string // of the environment, in the policy's data
-		floor string // of the environment, in its settings; empty is the newest
-	}{
-		{"signin", asIs, "{}", ""},
-		{"email", asIs, "{}", ""},
-		{"totp", asIs, "{}", ""},
-		{"recovery", asIs, "{}", ""},
-		{"passkey", asIs, "{}", ""},
-		{"external", asIs, "{}", ""},
-		{"social", asIs, "{}", ""},
-		{"gaps", asIs, "{}", ""},
-		{"governed", asIs, "{}", ""},
-		{"device", asIs, "{}", ""},
-		{"outdated", asIs, "{}", ""},
+	scenarios := []scenario{
+		{name: "signin"},
+		{name: "email"},
+		{name: "totp"},
+		{name: "recovery"},
+		{name: "passkey"},
+		{name: "external"},
+		{name: "social"},
+		{name: "gaps"},
+		{name: "governed"},
+		{name: "device"},
+		{name: "cookie", rules: "{device_cookie: true}", cookies: true},
+		{name: "outdated"},
 		// The second event takes longer than whoever waits for it would.
-		{"signing", func(c *backend.Config) { c.Pause = 4 * time.Second }, "{step_up: {wallet.sign: true}}", ""},
-		{"old", asIs, "{minimum_api_version: '2026_01_01'}", "2026_01_01"},
-		{"mfa", asIs, "{minimum_api_version: '2026_01_01', mfa_actions: [wallet.waas.export]}", "2026_01_01"},
+		{name: "signing", rules: "{step_up: {wallet.sign: true}}", pause: 4 * time.Second},
+		{name: "old", rules: "{minimum_api_version: '2026_01_01'}", floor: "2026_01_01"},
+		{name: "mfa", rules: "{minimum_api_version: '2026_01_01', mfa_actions: [wallet.waas.export]}", floor: "2026_01_01"},
 	}
 	if files := must(filepath.Glob(filepath.Join(browser, "scenarios/*.mjs"))); len(files) != len(scenarios) {
 		t.Errorf("%d scenarios are run, of %d files", len(scenarios), len(files))
@@ -65,8 +62,8 @@ func TestDynamicsSDK(t *testing.T) {
 	for _, s := range scenarios {
 		t.Run(s.name, func(t *testing.T) {
 			began := time.Now()
-			w := newWallet(t, app, s.floor, s.edit)
-			w.environment(s.rules)
+			w := newWallet(t, app, s)
+			w.environment(cmp.Or(s.rules, "{}"))
 			w.run()
 			w.tell(node, filepath.Join(browser, "scenarios", s.name+".mjs"))
 			if all := w.stdout.String() + w.stderr.String() + w.file("decisions.jsonl"); strings.Contains(all, "eyJ") {
@@ -77,22 +74,30 @@ func TestDynamicsSDK(t *testing.T) {
 	}
 }
 
-func asIs(*backend.Config) {}
+// scenario is one of test/browser/scenarios and its surroundings.
+type scenario struct {
+	name    string        // of its file
+	rules   string        // of the environment, in the policy's data
+	floor   string        // of the environment, in its settings; empty is the newest
+	cookies bool          // sessions are kept in cookies
+	pause   time.Duration // between the events of a ceremony
+}
 
 // wallet is a world with a web app, on an origin of its own, that talks to Stepward.
 type wallet struct {
 	*world
-	pages *httptest.Server // the app's
-	page  string           // their origin
-	api   string           // Stepward's, once it runs
+	scenario scenario
+	pages    *httptest.Server // the app's
+	page     string           // their origin
+	api      string           // Stepward's, once it runs
 
 	social *oidc.Provider
 }
 
-func newWallet(t *testing.T, app, floor string, edit func(*backend.Config)) *wallet {
+func newWallet(t *testing.T, app string, s scenario) *wallet {
 	t.Helper()
 	pages := http.NewServeMux()
-	w := &wallet{pages: httptest.NewUnstartedServer(pages)}
+	w := &wallet{scenario: s, pages: httptest.NewUnstartedServer(pages)}
 	t.Cleanup(w.pages.Close)
 	w.page = strings.Replace("http://"+w.pages.Listener.Addr().String(), "127.0.0.1", "localhost", 1) // WebAuthn wants a name
 	own := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))                                      // of the app's own backend
@@ -103,14 +108,18 @@ func newWallet(t *testing.T, app, floor string, edit func(*backend.Config)) *wal
 	w.social = must(oidc.New(oidc.Config{Dir: t.TempDir(), URL: network.URL, ClientID: "wallet", ClientSecret: "secret"}))
 	t.Cleanup(func() { _ = w.social.Close() })
 	provider = w.social.Handler()
+	var storage []string
+	if s.cookies {
+		storage = []string{"cookie"}
+	}
 	w.world = newWorldOf(t, issuer.Config{
-		IntrospectionSecret: secret, Audience: w.page, Algorithm: "ES256", MinimumAPIVersion: floor,
+		IntrospectionSecret: secret, Audience: w.page, Algorithm: "ES256", MinimumAPIVersion: s.floor, Storage: storage,
 		Social: map[string]issuer.Social{"google": {
 			Issuer: network.URL, AuthorizationURL: network.URL + oidc.PathAuthorize, TokenURL: network.URL + oidc.PathToken,
 			JWKSURL: network.URL + oidc.PathKeys, ClientID: "wallet", ClientSecret: "secret",
 		}},
 		External: &issuer.External{Issuer: "https://backend.example", JWKSURL: publish(t, own)},
-	}, func(c *backend.Config) { edit(c); c.Origins = []string{w.page} })
+	}, func(c *backend.Config) { c.Pause, c.Origins = s.pause, []string{w.page} })
 	w.write("mfa.secret", secret)
 
 	pages.Handle("GET /app.js", http.FileServer(http.Dir(app)))
@@ -165,15 +174,20 @@ func (w *wallet) environment(rules string) {
 // run starts the app, and Stepward, as a program. The backend answers preflights, as every backend of a web app does.
 func (w *wallet) run() {
 	w.t.Helper()
-	w.api = "http://" + w.program(
+	cookie := ""
+	if w.scenario.cookies {
+		cookie = ", cookie: DYNAMIC_JWT_TOKEN"
+	}
+	door := w.program(
 		// With a browser and the race detector beside it an evaluation may take longer than anybody waits in production.
 		"policy: {path: policy, watch_interval: 50ms, eval_timeout: 10s}",
 		"ledger_options: {reserve_timeout: 10s}",
 		"upstream: "+w.origin.URL,
 		"mfa: {introspection: {url: "+w.origin.URL+w.issuer.Prefix()+"/mfaTokens/introspect, bearer_file: mfa.secret}}",
-		"challenge: {cors: {allowed_origins: ['"+w.page+"']}}",
-		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s, timeout: 10s}}",
-			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix())).door
+		"challenge: {cors: {allowed_origins: ['"+w.page+"'], allow_credentials: true}}",
+		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s, timeout: 10s}%s}",
+			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix(), cookie)).door
+	w.api = "http://" + strings.Replace(door, "127.0.0.1", "localhost", 1) // of the page's site: its cookies are sent
 	w.social.Allow(w.api + w.issuer.Prefix() + "/providers/google/redirect")
 	w.pages.Start()
 }

@@ -35,7 +35,7 @@ const (
 // device is a registered one.
 type device struct {
 	ID        string    `json:"id"`
-	PublicKey string    `json:"publicKey"`
+	PublicKey string    `json:"publicKey"` // or, in cookie mode, the hash of its cookie
 	UserAgent string    `json:"userAgent"`
 	CreatedAt time.Time `json:"createdAt"`
 }
@@ -105,8 +105,11 @@ func (i *Issuer) spendNonce(tx *bolt.Tx, nonce string) (bool, error) {
 }
 
 // deviceKey returns the public key of the device that a request proves to come from, empty if it does not try. The nonce is
-// spent in the caller's transaction.
+// spent in the caller's transaction. In cookie mode the device's cookie stands for the key.
 func (i *Issuer) deviceKey(tx *bolt.Tx, r *http.Request) (string, error) {
+	if i.keepsCookies() {
+		return deviceByCookie(r), nil
+	}
 	nonce, publicKey := r.Header.Get(headerNonce), r.Header.Get(headerPublicKey)
 	if publicKey == "" {
 		return "", nil
@@ -155,7 +158,7 @@ func (i *Issuer) admit(tx *bolt.Tx, r *http.Request, n *newSession, publicKey st
 		n.device = n.user.register(r, publicKey, i.cfg.Now())
 		return nil, put(tx, bucketUsers, n.user.ID, n.user)
 	}
-	if n.created || !i.registersDevices() {
+	if n.created || !i.stepsUp() {
 		return nil, nil
 	}
 	n.scope = scopeDeviceRegister

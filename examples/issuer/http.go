@@ -39,6 +39,11 @@ func (i *Issuer) serve(h handlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		body, err := h(r)
+		if set, ok := body.(withCookies); ok && err == nil {
+			for _, c := range set.setCookies() {
+				http.SetCookie(w, c)
+			}
+		}
 		var told *failure
 		switch {
 		case errors.As(err, &told):
@@ -47,12 +52,17 @@ func (i *Issuer) serve(h handlerFunc) http.Handler {
 			i.cfg.Log.ErrorContext(r.Context(), "request failed", "path", r.URL.Path, "error", err)
 			i.write(w, http.StatusInternalServerError, &failure{Code: "internal", Message: "Internal error"})
 		case redirected(w, r, body):
-		case body == nil:
+		case isEmpty(body):
 			w.WriteHeader(http.StatusNoContent)
 		default:
 			i.write(w, http.StatusOK, body)
 		}
 	})
+}
+
+func isEmpty(body any) bool {
+	_, over := body.(farewell)
+	return over || body == nil
 }
 
 // redirect is an answer that leads a browser elsewhere.

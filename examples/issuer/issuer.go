@@ -74,6 +74,8 @@ type Issuer struct {
 	db   *bolt.DB
 	keys atomic.Pointer[keyset]
 
+	handler http.Handler
+
 	rotate sync.Mutex // held while a new key is made
 
 	mailMu sync.Mutex
@@ -116,7 +118,10 @@ func New(cfg Config) (*Issuer, error) {
 		return nil, fmt.Errorf("issuer: open %s: %w", cfg.Dir, err)
 	}
 	i := &Issuer{cfg: cfg, db: db, mail: map[string]Mail{}}
-	if err := i.start(); err != nil {
+	if i.handler, err = i.guard(i.endpoints()); err == nil {
+		err = i.start()
+	}
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("issuer: %w", err), db.Close())
 	}
 	return i, nil
@@ -143,7 +148,9 @@ func (i *Issuer) Prefix() string { return "/api/v0/sdk/" + i.cfg.Environment }
 
 // Handler serves the endpoints below Prefix. The issuer checks session tokens itself, as an issuer must, so that it can stand
 // behind a gate and beside one.
-func (i *Issuer) Handler() http.Handler {
+func (i *Issuer) Handler() http.Handler { return i.handler }
+
+func (i *Issuer) endpoints() http.Handler {
 	mux := http.NewServeMux()
 	handle := func(method, path string, h handlerFunc) {
 		mux.Handle(method+" "+i.Prefix()+path, i.serve(h))

@@ -74,7 +74,8 @@ func (w *world) pass(d time.Duration) {
 
 // answer is every member of every answer that the tests look at.
 type answer struct {
-	Status int `json:"-"`
+	Status  int            `json:"-"`
+	Cookies []*http.Cookie `json:"-"`
 
 	Error, Code string
 
@@ -177,7 +178,7 @@ func (w *world) do(method, path string, body any, edits ...headers) answer {
 		return answer{}
 	}
 	defer res.Body.Close()
-	a := answer{Status: res.StatusCode}
+	a := answer{Status: res.StatusCode, Cookies: res.Cookies()}
 	if res.StatusCode == http.StatusNoContent {
 		return a
 	}

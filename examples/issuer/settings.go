@@ -1,9 +1,6 @@
 package issuer
 
-import (
-	"net/http"
-	"slices"
-)
+import "net/http"
 
 // The values of Config.MinimumAPIVersion.
 const (
@@ -13,14 +10,6 @@ const (
 
 // stepsUp says whether the environment is at the floor from which elevated tokens are asked for and devices are registered.
 func (i *Issuer) stepsUp() bool { return i.cfg.MinimumAPIVersion >= versionStepUp }
-
-// registersDevices says whether an unknown device must be registered. In cookie mode the SDK signs no nonces, and how the
-// service knows a device then is not documented: here it knows none.
-func (i *Issuer) registersDevices() bool {
-	return i.stepsUp() && !slices.Contains(i.cfg.Storage, storageCookie)
-}
-
-const storageCookie = "cookie"
 
 // Action is an operation for which the environment wants a second factor, as GET settings tells it.
 type Action struct {
@@ -64,7 +53,7 @@ func (i *Issuer) settings(r *http.Request) (any, error) {
 			},
 			"auth":                       object{"storage": i.cfg.Storage},
 			"externalAuth":               i.externalAuth(),
-			"deviceRegistrationRequired": i.registersDevices(),
+			"deviceRegistrationRequired": i.stepsUp(),
 			"environmentLocked":          false,
 			"jwtDuration":                object{"amount": int(i.cfg.SessionLifetime.Minutes()), "unit": "minutes"},
 		},

@@ -20,7 +20,6 @@ func TestSettingsSayWhatTheEnvironmentDemands(t *testing.T) {
 		{"an old environment", func(c *issuer.Config) {
 			c.MinimumAPIVersion, c.Actions = "2026_01_01", []issuer.Action{export}
 		}, "2026_01_01", false, false, 1},
-		{"cookie mode", func(c *issuer.Config) { c.Storage = []string{"cookie"} }, "2026_04_01", false, true, 0},
 	}
 	for _, row := range rows {
 		t.Run(row.name, func(t *testing.T) {

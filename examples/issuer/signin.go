@@ -13,13 +13,17 @@ const headerSessionKey = "x-dyn-session-public-key"
 type verifyResponse struct {
 	User sdkUser `json:"user"`
 	// JWT and MinifiedJWT are the same token here; the service leaves most claims out of the second.
-	JWT                 string `json:"jwt"`
-	MinifiedJWT         string `json:"minifiedJwt"`
+	JWT                 string `json:"jwt,omitempty"`
+	MinifiedJWT         string `json:"minifiedJwt,omitempty"`
 	ExpiresAt           int64  `json:"expiresAt"`
 	ElevatedAccessToken string `json:"elevatedAccessToken,omitempty"`
 	MFAToken            string `json:"mfaToken,omitempty"`
 	NextView            string `json:"nextView,omitempty"` // in the answer of PUT /users, which has it and all of these
+
+	cookies []*http.Cookie
 }
+
+func (v verifyResponse) setCookies() []*http.Cookie { return v.cookies }
 
 // newSession is what a session token is made from.
 type newSession struct {
@@ -35,6 +39,7 @@ type newSession struct {
 	elevated string
 	mfaToken string
 	view     string
+	cookies  []*http.Cookie
 }
 
 // respond signs a session token and says who it is for.
@@ -51,7 +56,11 @@ func (i *Issuer) respond(n newSession) (verifyResponse, error) {
 		answer.User.SessionID, _ = c["sid"].(string)
 		answer.ExpiresAt, _ = c["exp"].(int64)
 	})
-	answer.JWT, answer.MinifiedJWT = token, token
+	if i.keepsCookies() {
+		answer.cookies = append(n.cookies, i.cookie(sessionCookie, token, refreshWindow))
+	} else {
+		answer.JWT, answer.MinifiedJWT = token, token
+	}
 	return answer, err
 }
 
@@ -99,6 +108,11 @@ func (i *Issuer) signInBy(r *http.Request, a asked, prove prover) (any, error) {
 		publicKey, err := i.deviceKey(tx, r)
 		if err != nil {
 			return err
+		}
+		if publicKey == "" && i.keepsCookies() {
+			secret := newID()
+			publicKey = hash(secret)
+			n.cookies = []*http.Cookie{i.cookie(deviceCookie, secret, deviceCookieLifetime)}
 		}
 		c, err := prove(tx)
 		if err != nil {
@@ -163,7 +177,7 @@ func (s session) next(u user) newSession {
 
 // POST /revoke signs out: this session, and those that came out of the same sign-in.
 func (i *Issuer) revoke(_ *http.Request, s session) (any, error) {
-	return nil, i.update(func(tx *bolt.Tx) error { return i.endSession(tx, s) })
+	return i.farewell(), i.update(func(tx *bolt.Tx) error { return i.endSession(tx, s) })
 }
 
 func (i *Issuer) endSession(tx *bolt.Tx, s session) error {

@@ -19,8 +19,6 @@ const (
 	singleUseLifetime = 5 * time.Minute
 	multiUseLifetime  = 10 * time.Minute
 	refreshWindow     = 30 * 24 * time.Hour
-
-	sessionCookie = "DYNAMIC_JWT_TOKEN"
 )
 
 // Edit changes the claims of a token before it is signed, so that tests can make tokens that the endpoints never would.

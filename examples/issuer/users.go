@@ -101,7 +101,7 @@ func (i *Issuer) deleteUser(_ *http.Request, s session) (any, error) {
 	if !s.complete() {
 		return nil, errUnauthorized
 	}
-	return nil, i.update(func(tx *bolt.Tx) error {
+	return i.farewell(), i.update(func(tx *bolt.Tx) error {
 		u, err := load(tx, s.User)
 		if err != nil {
 			return err

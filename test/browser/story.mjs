@@ -11,12 +11,14 @@ const say = (line) => console.log(JSON.stringify(line));
 export { assert };
 export const step = (text) => say({ step: text });
 
-// tell runs a scenario with a browser and fails the process if it throws, or if a device saw what nobody expected.
-export const tell = async (scenario) => {
+// tell runs a scenario with a browser and fails the process if it throws, or if a device saw what nobody expected: the console may
+// say what is expected of this scenario.
+export const tell = async (scenario, ...expected) => {
   const browser = await launch();
   const devices = [];
   const open = async () => {
     const device = new Device(await browser.newContext());
+    device.expected.push(...expected);
     devices.push(device);
     await device.start();
     return device;

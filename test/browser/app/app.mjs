@@ -68,7 +68,8 @@ window.app = {
   wallet: async (method, { scope, mfa, ...request }) => {
     const unauthorized = [];
     const wallets = new DynamicApiClient({
-      environmentId, authToken: client.token, baseApiUrl: new URL(apiBaseUrl).origin, sdkVersion: "ClientSDK/" + core.getCore(client).version,
+      environmentId, authToken: client.token, authMode: client.projectSettings.security.auth.storage.includes("cookie") ? "cookie" : "header",
+      baseApiUrl: new URL(apiBaseUrl).origin, sdkVersion: "ClientSDK/" + core.getCore(client).version,
       onUnauthorized: () => unauthorized.push(method),
     });
     const elevatedAccessToken = scope && sdk.getElevatedAccessToken({ scope });
