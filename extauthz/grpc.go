@@ -118,11 +118,11 @@ func (s *GRPC) read(a *asked, q *question) reason.Reason {
 const _partialBody = "X-Envoy-Auth-Partial-Body"
 
 // bodyOf returns the client's whole body, and whether it is known to be that. Envoy sends one only where it is told to buffer
-// (with_request_body), and says in a header whether it is whole; a client may have sent that header too, so that an empty body
-// is believed only where nothing announces one.
+// (with_request_body), and says in a header whether it is whole. An empty one proves nothing but with a length of 0: Envoy takes
+// Transfer-Encoding away before it asks, and HTTP/2 announces nothing.
 func bodyOf(q *question) (body string, known bool) {
 	partial := q.header[_partialBody]
-	length, announced := int64(-1), announcesBody(q.header)
+	length := int64(-1)
 	if values := q.header["Content-Length"]; len(values) == 1 {
 		n, err := strconv.ParseInt(values[0], 10, 64)
 		if err != nil || n < 0 {
@@ -130,17 +130,11 @@ func bodyOf(q *question) (body string, known bool) {
 		}
 		length = n
 	}
-	switch {
-	case len(q.body) > 0:
-		whole := len(partial) == 1 && partial[0] == "false"
-		return q.body, whole && (length < 0 || length == int64(len(q.body)))
-	case announced:
-		return "", false
-	case length == 0:
-		return "", true
+	if q.body == "" {
+		return "", length == 0 && !announcesBody(q.header)
 	}
-	// Without a length HTTP/1 has no body. In HTTP/2 and 3 one may follow unannounced.
-	return "", strings.HasPrefix(q.protocol, "HTTP/1")
+	whole := len(partial) == 1 && partial[0] == "false"
+	return q.body, whole && (length < 0 || length == int64(len(q.body)))
 }
 
 // announcesBody reports whether the header says that a body follows.

@@ -264,7 +264,7 @@ func TestGRPCBodies(t *testing.T) {
 		{"whole", `{"a":1}`, "", []string{"content-length", "7", "x-envoy-auth-partial-body", "false"}, ""},
 		{"whole, without a length", `{"a":1}`, "HTTP/2", []string{"x-envoy-auth-partial-body", "false"}, ""},
 		{"none, and a length that says so", "", "HTTP/2", []string{"content-length", "0"}, ""},
-		{"none over HTTP/1", "", "HTTP/1.1", nil, ""},
+		{"none that is announced", "", "HTTP/1.1", nil, "body_unreadable"},
 		{"not sent", "", "", []string{"content-length", "7"}, "body_unreadable"},
 		{"not sent, chunked", "", "", []string{"transfer-encoding", "chunked"}, "body_unreadable"},
 		{"not sent, though a client says it is", "", "HTTP/2", []string{"x-envoy-auth-partial-body", "false"}, "body_unreadable"},
@@ -379,6 +379,7 @@ func TestGRPCRepeatsAnswersOnlyForEnvoyItself(t *testing.T) {
 		{"no request id", socket, time.Minute, question{method: "POST", path: "/spend", header: with("x-elevated", "elevated-1")}, 403},
 		{"another target", socket, time.Minute, question{method: "POST", path: "/spend?a=1", header: spend.header}, 403},
 		{"another body", socket, time.Minute, question{method: "POST", path: "/spend", header: spend.header, body: "x"}, 403},
+		{"another header that is stripped", socket, time.Minute, other("x-http-method-override", "DELETE"), 403},
 		{"another header", socket, time.Minute, other("x-amount", "1000"), 403},
 		{"too late", socket, time.Nanosecond, spend, 403},
 	}

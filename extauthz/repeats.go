@@ -58,16 +58,17 @@ func (r *repeats) fingerprint(from *peer.Peer, q *question, a *asked) (sum [32]b
 		h.Write(size[:])
 		h.Write([]byte(s))
 	}
-	for _, s := range []string{q.method, q.path, q.host, q.scheme, q.body, a.request.Environment} {
+	for _, s := range []string{q.method, q.path, q.host, q.scheme, q.protocol, q.body, a.request.Environment} {
 		write(s)
 	}
-	// The client's header decides as much as the target does. Envoy's own fields differ between two attempts.
-	for _, name := range sortedKeys(a.request.Header) {
+	// The client's header decides as much as the target does, and of what was told there is much that the answer says to remove.
+	// Envoy's own field differs between two attempts.
+	for _, name := range sortedKeys(a.told) {
 		if name == "X-Envoy-Attempt-Count" {
 			continue
 		}
 		write(name)
-		for _, value := range slices.Sorted(slices.Values(a.request.Header[name])) {
+		for _, value := range slices.Sorted(slices.Values(a.told[name])) {
 			write(value)
 		}
 	}

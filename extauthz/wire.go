@@ -72,11 +72,16 @@ type question struct {
 	// ambiguous: it cannot be read, says something twice, or contradicts itself.
 	ambiguous bool
 
-	text   strings.Builder // strings are parts of it
-	values []string        // values of header are parts of it
+	values []string // values of header are parts of it
 	pseudo []pseudo
 	first  [4]pseudo // of them, without an allocation
 }
+
+// No question in good faith has more of them. Envoy lets a client have 100 fields, unless it is told otherwise.
+const (
+	maxFields     = 1000
+	maxExtensions = 64
+)
 
 // pseudo is a pseudo-header field's value, and the member that must say the same.
 type pseudo struct {
@@ -118,7 +123,8 @@ func (q *question) next(m *members) bool {
 	for len(m.rest) > 0 {
 		n, kind, size := protowire.ConsumeTag(m.rest)
 		if size < 0 {
-			break
+			q.ambiguous = true
+			return false
 		}
 		m.rest = m.rest[size:]
 		if kind == protowire.BytesType {
@@ -127,7 +133,8 @@ func (q *question) next(m *members) bool {
 			size = protowire.ConsumeFieldValue(n, kind, m.rest)
 		}
 		if size < 0 {
-			break
+			q.ambiguous = true
+			return false
 		}
 		m.rest = m.rest[size:]
 		if kind == protowire.BytesType {
@@ -135,20 +142,13 @@ func (q *question) next(m *members) bool {
 			return true
 		}
 	}
-	q.expect(len(m.rest) == 0)
 	return false
 }
 
 // string keeps a proto3 string, which must be UTF-8.
 func (q *question) string(v []byte) string {
 	q.expect(utf8.Valid(v))
-	return q.bytes(v)
-}
-
-func (q *question) bytes(v []byte) string {
-	at := q.text.Len()
-	q.text.Write(v)
-	return q.text.String()[at:]
+	return string(v)
 }
 
 // once notes a member that may be there once. Of those that are not read nothing is known: Envoy adds members.
@@ -176,6 +176,10 @@ func (q *question) readAttributes(message []byte) (requests int) {
 }
 
 func (q *question) readExtension(entry []byte) {
+	if len(q.extensions) == maxExtensions {
+		q.ambiguous = true
+		return
+	}
 	name, value, _ := q.readPair(entry)
 	f := field{q.string(name), q.string(value)}
 	_, there := q.extension(f.name)
@@ -215,7 +219,12 @@ func (q *question) readPair(message []byte) (key, value, raw []byte) {
 // readHTTP reads the client's request. Its header is in headers, where fields of one name are joined by commas, or in header_map,
 // which has every field as it came.
 func (q *question) readHTTP(message []byte) {
-	q.makeRoom(message)
+	if fields := q.count(message); fields <= maxFields {
+		q.header, q.values = make(http.Header, fields), make([]string, 0, fields)
+	} else {
+		q.ambiguous = true
+		return
+	}
 	var seen uint32
 	var joined bool
 	for m := (members{rest: message}); q.next(&m); {
@@ -254,9 +263,8 @@ func (q *question) readHTTP(message []byte) {
 	q.expect(!joined || seen&(1<<_httpHeaderMap) == 0)
 }
 
-// makeRoom makes header and text as large as they will be: growing them costs more than counting.
-func (q *question) makeRoom(message []byte) {
-	fields, text := 0, 0
+// count returns how many header fields there are.
+func (q *question) count(message []byte) (fields int) {
 	for m := (members{rest: message}); q.next(&m); {
 		switch m.number {
 		case _httpHeaders:
@@ -265,14 +273,9 @@ func (q *question) makeRoom(message []byte) {
 			for m := (members{rest: m.value}); q.next(&m); {
 				fields++
 			}
-		case _httpMethod, _httpPath, _httpHost, _httpScheme, _httpProtocol:
-		default:
-			continue
 		}
-		text += len(m.value)
 	}
-	q.header, q.values = make(http.Header, fields), make([]string, 0, fields)
-	q.text.Grow(text)
+	return fields
 }
 
 func (q *question) readHeaderMap(message []byte) {
@@ -282,7 +285,7 @@ func (q *question) readHeaderMap(message []byte) {
 		}
 		name, value, raw := q.readPair(m.value)
 		if len(raw) > 0 {
-			q.add(name, q.bytes(raw))
+			q.add(name, string(raw))
 		} else {
 			q.add(name, q.string(value))
 		}

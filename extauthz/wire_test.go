@@ -1,10 +1,12 @@
 package extauthz_test
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -121,6 +123,14 @@ func TestQuestionsAreReadAsProtobufReadsThem(t *testing.T) {
 	}
 }
 
+// inAttributes is a CheckRequest about this HTTP request.
+func inAttributes(http []byte) []byte {
+	for _, n := range []protowire.Number{2, 4, 1} {
+		http = protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), http)
+	}
+	return http
+}
+
 // What could be read in two ways is refused, by an answer.
 func TestQuestionsThatSayAThingTwice(t *testing.T) {
 	text := encode(t, whole())
@@ -130,10 +140,7 @@ func TestQuestionsThatSayAThingTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		wrap := func(n protowire.Number, v []byte) []byte {
-			return protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), v)
-		}
-		return wrap(1, wrap(4, wrap(2, extra(http))))
+		return inAttributes(extra(http))
 	}
 	member := func(http []byte, n protowire.Number, v string) []byte {
 		return protowire.AppendString(protowire.AppendTag(http, n, protowire.BytesType), v)
@@ -144,23 +151,26 @@ func TestQuestionsThatSayAThingTwice(t *testing.T) {
 	both := whole()
 	both.Attributes.Request.Http.HeaderMap = rawQuestion().GetAttributes().GetRequest().GetHttp().GetHeaderMap()
 	for name, text := range map[string][]byte{
-		"nothing":                 nil,
-		"no bytes of a message":   []byte("\xff\xff\xff"),
-		"no attributes":           encode(t, &authv3.CheckRequest{}),
-		"no request":              encode(t, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{}}}),
-		"two questions":           slices.Concat(text, text),
-		"a cut one":               text[:len(text)-3],
-		"a second path":           inside(func(b []byte) []byte { return member(b, 4, "/read") }),
-		"a second method":         inside(func(b []byte) []byte { return member(b, 2, "GET") }),
-		"a second body":           inside(func(b []byte) []byte { return member(b, 11, "{}") }),
-		"a second session":        inside(func(b []byte) []byte { return member(b, 3, "\x0a\x0dauthorization\x12\x10Bearer session-2") }),
-		"another spelling of one": inside(func(b []byte) []byte { return member(b, 3, "\x0a\x0dAuthorization\x12\x10Bearer session-2") }),
-		"a key twice":             inside(func(b []byte) []byte { return member(b, 3, "\x0a\x01a\x0a\x01b\x12\x01c") }),
-		"another path beside":     inside(func(b []byte) []byte { return member(b, 3, "\x0a\x05:path\x12\x05/read") }),
-		"another host beside":     inside(func(b []byte) []byte { return member(b, 3, "\x0a\x04host\x12\x01h") }),
-		"a header that is cut":    inside(func(b []byte) []byte { return member(b, 3, "\x0a\x05x") }),
-		"no UTF-8":                inside(func(b []byte) []byte { return member(b, 3, "\x0a\x01x\x12\x01\xff") }),
-		"both kinds of header":    encode(t, both),
+		"nothing":                      nil,
+		"no bytes of a message":        []byte("\xff\xff\xff"),
+		"no attributes":                encode(t, &authv3.CheckRequest{}),
+		"no request":                   encode(t, &authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{}}}),
+		"two questions":                slices.Concat(text, text),
+		"a cut one":                    text[:len(text)-3],
+		"a second path":                inside(func(b []byte) []byte { return member(b, 4, "/read") }),
+		"a second method":              inside(func(b []byte) []byte { return member(b, 2, "GET") }),
+		"a second body":                inside(func(b []byte) []byte { return member(b, 11, "{}") }),
+		"a second session":             inside(func(b []byte) []byte { return member(b, 3, "\x0a\x0dauthorization\x12\x10Bearer session-2") }),
+		"another spelling of one":      inside(func(b []byte) []byte { return member(b, 3, "\x0a\x0dAuthorization\x12\x10Bearer session-2") }),
+		"a key twice":                  inside(func(b []byte) []byte { return member(b, 3, "\x0a\x01a\x0a\x01b\x12\x01c") }),
+		"another path beside":          inside(func(b []byte) []byte { return member(b, 3, "\x0a\x05:path\x12\x05/read") }),
+		"another host beside":          inside(func(b []byte) []byte { return member(b, 3, "\x0a\x04host\x12\x01h") }),
+		"a header that is cut":         inside(func(b []byte) []byte { return member(b, 3, "\x0a\x05x") }),
+		"no UTF-8":                     inside(func(b []byte) []byte { return member(b, 3, "\x0a\x01x\x12\x01\xff") }),
+		"both kinds of header":         encode(t, both),
+		"a tag and nothing more":       append(slices.Clone(text), 0x0a),
+		"more fields than anybody":     inside(func(b []byte) []byte { return append(b, bytes.Repeat([]byte("\x1a\x00"), 1<<20)...) }),
+		"more extensions than anybody": manyExtensions(t),
 	} {
 		g := newGRPC(t, 0)
 		out, err := g.door.CheckText(t.Context(), text)
@@ -172,6 +182,24 @@ func TestQuestionsThatSayAThingTwice(t *testing.T) {
 		if v := read(t, out); v.status != 400 || v.reason != "ambiguous_request" && v.reason != "invalid_request" || g.book.tried() != 0 {
 			t.Errorf("%s: %+v, %d reservations", name, v, g.book.tried())
 		}
+	}
+}
+
+// manyExtensions would take an hour to compare with each other.
+func manyExtensions(t *testing.T) []byte {
+	t.Helper()
+	in := whole()
+	for i := range 200_000 {
+		in.Attributes.ContextExtensions[strconv.Itoa(i)] = ""
+	}
+	return encode(t, in)
+}
+
+// What a question costs is bounded before it is read.
+func TestQuestionsThatWouldCostMemory(t *testing.T) {
+	text := inAttributes(bytes.Repeat([]byte("\x1a\x00"), 1<<20))
+	if got := testing.AllocsPerRun(3, func() { extauthz.Read(text) }); got > 50 {
+		t.Errorf("%v allocations for a million fields", got)
 	}
 }
 

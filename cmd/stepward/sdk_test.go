@@ -54,7 +54,10 @@ func TestDynamicsSDK(t *testing.T) {
 		// The second event takes longer than whoever waits for it would.
 		{name: "signing", rules: "{step_up: {wallet.sign: true}}", pause: 4 * time.Second},
 		{name: "old", rules: "{minimum_api_version: '2026_01_01'}", floor: "2026_01_01"},
-		{name: "mfa", rules: "{minimum_api_version: '2026_01_01', mfa_actions: [wallet.waas.export]}", floor: "2026_01_01"},
+		{
+			name: "mfa", rules: "{minimum_api_version: '2026_01_01', mfa_actions: [wallet.waas.export]}", floor: "2026_01_01",
+			actions: []issuer.Action{{Action: "wallet.waas.export", Required: true}},
+		},
 	}
 	if files := must(filepath.Glob(filepath.Join(browser, "scenarios/*.mjs"))); len(files) != len(scenarios) {
 		t.Errorf("%d scenarios are run, of %d files", len(scenarios), len(files))
@@ -76,9 +79,10 @@ func TestDynamicsSDK(t *testing.T) {
 
 // scenario is one of test/browser/scenarios and its surroundings.
 type scenario struct {
-	name    string        // of its file
-	rules   string        // of the environment, in the policy's data
-	floor   string        // of the environment, in its settings; empty is the newest
+	name    string // of its file
+	rules   string // of the environment, in the policy's data
+	floor   string // of the environment, in its settings; empty is the newest
+	actions []issuer.Action
 	cookies bool          // sessions are kept in cookies
 	pause   time.Duration // between the events of a ceremony
 }
@@ -113,7 +117,7 @@ func newWallet(t *testing.T, app string, s scenario) *wallet {
 		storage = []string{"cookie"}
 	}
 	w.world = newWorldOf(t, issuer.Config{
-		IntrospectionSecret: secret, Audience: w.page, Algorithm: "ES256", MinimumAPIVersion: s.floor, Storage: storage,
+		IntrospectionSecret: secret, Audience: w.page, Algorithm: "ES256", MinimumAPIVersion: s.floor, Storage: storage, Actions: s.actions,
 		Social: map[string]issuer.Social{"google": {
 			Issuer: network.URL, AuthorizationURL: network.URL + oidc.PathAuthorize, TokenURL: network.URL + oidc.PathToken,
 			JWKSURL: network.URL + oidc.PathKeys, ClientID: "wallet", ClientSecret: "secret",
@@ -183,7 +187,7 @@ func (w *wallet) run() {
 		"policy: {path: policy, watch_interval: 50ms, eval_timeout: 10s}",
 		"ledger_options: {reserve_timeout: 10s}",
 		"upstream: "+w.origin.URL,
-		"mfa: {introspection: {url: "+w.origin.URL+w.issuer.Prefix()+"/mfaTokens/introspect, bearer_file: mfa.secret}}",
+		"mfa: {introspection: {url: "+w.origin.URL+w.issuer.Prefix()+"/mfaTokens/introspect, bearer_file: mfa.secret}, enrolled_claim: verified_credentials}",
 		"challenge: {cors: {allowed_origins: ['"+w.page+"'], allow_credentials: true}}",
 		fmt.Sprintf("session: {issuer: app.dynamicauth.com/%s, audience: '%s', jwks_url: '%s%s/.well-known/jwks', algorithms: [ES256], check: {path: '/api/v0/sdk/{environmentId}/session', cache: 1s, timeout: 10s}%s}",
 			testEnvironment, w.page, w.origin.URL, w.issuer.Prefix(), cookie)).door
