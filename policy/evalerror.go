@@ -1,6 +1,7 @@
 package policy
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -18,6 +19,12 @@ func (e evalError) Error() string {
 		text = e.cause.Location.String() + ": " + text
 	}
 	return "policy: evaluate: " + text
+}
+
+// isLate reports whether an evaluation was cut off by its timeout.
+func isLate(err error) bool {
+	var e evalError
+	return errors.As(err, &e) && e.cause.Code == topdown.CancelErr || errors.Is(err, context.DeadlineExceeded)
 }
 
 // evaluated wraps an error of OPA's.

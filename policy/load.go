@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/open-policy-agent/opa/v1/ast"
 	"github.com/open-policy-agent/opa/v1/rego"
@@ -284,7 +283,7 @@ func load(ctx context.Context, c *Config) (*Snapshot, error) {
 // build is load for files that have been read, as far as err lets them.
 func build(ctx context.Context, c *Config, from files, err error) (*Snapshot, error) {
 	s, problems := parseFiles(from, err, c.Synced)
-	snap := &Snapshot{files: from, revision: s.revision, data: s.data, timeout: max(c.EvalTimeout, probeTimeout)}
+	snap := &Snapshot{files: from, revision: s.revision, data: s.data, timeout: c.EvalTimeout}
 	if s.data != nil {
 		problems = append(problems, snap.addRoutes()...)
 		if c.Scopes != nil {
@@ -316,9 +315,6 @@ func (s *Snapshot) addRoutes() Problems {
 	return problems
 }
 
-// probeTimeout bounds one evaluation of the probe: it asks what a policy answers, on a machine that may be busy with starting.
-const probeTimeout = 10 * time.Second
-
 func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Compiler, c *Config) Problems {
 	prepared, err := rego.New(rego.Query(query), rego.Compiler(compiler), rego.Store(from.store()), rego.Capabilities(capabilities()),
 		rego.StrictBuiltinErrors(true)).PrepareForEval(ctx)
@@ -334,7 +330,7 @@ func (s *Snapshot) prepare(ctx context.Context, from *sources, compiler *ast.Com
 		s.cache = newCache(c.CacheSize)
 	}
 	problems := s.probe(ctx)
-	s.onCache, s.timeout = c.OnCache, c.EvalTimeout
+	s.onCache = c.OnCache
 	return problems
 }
 

@@ -23,6 +23,7 @@ func (s *Snapshot) probe(ctx context.Context) Problems {
 	faulty := map[*Route]string{}
 	var messages []string
 	asked := 0
+environments:
 	for i, id := range environments {
 		for _, r := range s.table.routes {
 			if faulty[r] != "" {
@@ -31,9 +32,13 @@ func (s *Snapshot) probe(ctx context.Context) Problems {
 			if asked += 2; i > 0 && asked > maxProbes {
 				break
 			}
-			if message := s.ask(ctx, r, id); message != "" {
+			message, late := s.ask(ctx, r, id)
+			if message != "" {
 				faulty[r] = message
 				messages = append(messages, message)
+			}
+			if late { // all others would take as long
+				break environments
 			}
 		}
 	}
@@ -74,12 +79,28 @@ func (s *Snapshot) remedy(r *Route) string {
 	return "make data.stepward.requirement answer for this operation in this environment"
 }
 
-// ask returns what is wrong with the answers for a route in an environment.
-func (s *Snapshot) ask(ctx context.Context, r *Route, environment string) string {
+// attempts are how often the probe asks before it calls an answer late: a machine may be busy with starting.
+const attempts = 3
+
+func (s *Snapshot) requireInTime(ctx context.Context, in *Input) (q *Requirement, message string, late bool) {
+	for range attempts {
+		q, err := s.Require(ctx, in)
+		switch {
+		case err == nil:
+			return q, "", false
+		case !isLate(err):
+			return nil, inFull(err), false
+		}
+	}
+	return nil, fmt.Sprintf("policy: no answer within %s (policy.eval_timeout), asked %d times", s.timeout, attempts), true
+}
+
+// ask returns what is wrong with the answers for a route in an environment, and whether it is that they take too long.
+func (s *Snapshot) ask(ctx context.Context, r *Route, environment string) (message string, late bool) {
 	m := Match{Route: r}
 	p, err := parsePattern(r.Pattern)
 	if err != nil {
-		return err.Error()
+		return err.Error(), false
 	}
 	for _, seg := range p.segments {
 		if seg.kind == wildSegment || seg.kind == restSegment {
@@ -91,20 +112,20 @@ func (s *Snapshot) ask(ctx context.Context, r *Route, environment string) string
 		in.Method = "GET"
 	}
 	in.Device.State = DeviceUnknown
-	if _, err := s.Require(ctx, in); err != nil {
-		return fmt.Sprintf("environment %q, without a session: %s", environment, inFull(err))
+	if _, message, late := s.requireInTime(ctx, in); message != "" {
+		return fmt.Sprintf("environment %q, without a session: %s", environment, message), late
 	}
 	in.Device.State = Registered
 	in.Session = map[string]any{
 		"sub": "probe", "scope": "user:basic", "environment_id": environment, "iss": "probe.invalid/" + environment, "sid": "probe",
 		"iat": json.Number("1767225600"), "exp": json.Number("1767229200"),
 	}
-	q, err := s.Require(ctx, in)
-	if err != nil {
-		return fmt.Sprintf("environment %q, with a session: %s", environment, inFull(err))
+	q, message, late := s.requireInTime(ctx, in)
+	if message != "" {
+		return fmt.Sprintf("environment %q, with a session: %s", environment, message), late
 	}
 	if q.MFAAction != "" {
 		s.asksMFA[environment] = true
 	}
-	return ""
+	return "", false
 }
