@@ -211,7 +211,7 @@ func (p *playground) open(host *http.ServeMux, id string, cfg issuer.Config) (de
 	cfg.Dir, cfg.Environment, cfg.Audience, cfg.Origins, cfg.RelyingParty = dir, id, demoAudience, []string{p.story.Site}, "localhost"
 	cfg.Code, cfg.SessionLifetime, cfg.Deliver = demoCode, 12*time.Hour, p.site.Deliver
 	cfg.Wallets = func(user string) ([]map[string]any, error) { return b.Credentials(user) }
-	cfg.External = &issuer.External{Issuer: p.story.Site, JWKSURL: p.story.Site + site.KeysPath}
+	cfg.External = &issuer.External{Issuer: p.story.Site, Audience: id, JWKSURL: p.story.Site + site.KeysPath}
 	cfg.Social = map[string]issuer.Social{demoProvider: p.social}
 	i, err := issuer.New(cfg)
 	if err != nil {

@@ -186,7 +186,7 @@ func (s *story) hop(method, to string, form url.Values) (string, error) {
 
 // proveByBackend has the wallet's own backend sign what it knows. With a scope, that is an assertion.
 func (s *story) proveByBackend(_ *browser, scope string) (object, error) {
-	raw, err := json.Marshal(object{"user": "grace", "scope": scope})
+	raw, err := json.Marshal(object{"environment": s.cfg.Environment.ID, "user": "grace", "scope": scope})
 	if err != nil {
 		return nil, err
 	}

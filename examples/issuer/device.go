@@ -258,6 +258,9 @@ func (i *Issuer) deleteAllDevices(_ *http.Request, s session) (any, error) {
 
 // deleteDevices also ends the sessions of the devices: session tokens name theirs.
 func (i *Issuer) deleteDevices(s session, which func(device) bool) (any, error) {
+	if !s.complete() {
+		return nil, errUnauthorized
+	}
 	current := false
 	err := i.change(s.User, func(_ *bolt.Tx, u *user) error {
 		before := len(u.Devices)

@@ -35,6 +35,8 @@ func TestAnUnknownDeviceIsRegisteredByMail(t *testing.T) {
 	if pending.User.Scope != "device:register" {
 		t.Fatalf("unknown device: got scope %q", pending.User.Scope)
 	}
+	refuse(t, w.do("PUT", "/users", m{"alias": "x"}, bearer(pending.JWT)), 401, "unauthorized")
+	refuse(t, w.do("DELETE", "/deviceRegistrations", nil, bearer(pending.JWT)), 401, "unauthorized")
 	mail, ok := w.issuer.Mail("ann@example.com")
 	if !ok || !strings.HasPrefix(mail.Link, audience+"/?deviceRegistrationToken=") {
 		t.Fatalf("got mail %+v", mail)

@@ -62,7 +62,8 @@ func (a assertion) credential() credential {
 	return credential{Format: formatExternal, PublicIdentifier: a.Subject}
 }
 
-// POST /externalAuth/signin {jwt}. The same token signs in as long as it lives: it is the session of the customer's own site.
+// POST /externalAuth/signin {jwt}. The same token signs in as long as it lives: it is the session of the customer's own site. One that
+// says what its user may do is none.
 func (i *Issuer) signInExternally(r *http.Request) (any, error) {
 	var body externalBody
 	if err := decode(r, &body); err != nil {
@@ -71,6 +72,9 @@ func (i *Issuer) signInExternally(r *http.Request) (any, error) {
 	a, err := i.external(r.Context(), body.JWT)
 	if err != nil {
 		return nil, err
+	}
+	if a.Scope != "" {
+		return nil, errExternal
 	}
 	return i.signInBy(r, asked{SessionPublicKey: body.SessionPublicKey}, func(*bolt.Tx) (credential, error) {
 		return a.credential(), nil

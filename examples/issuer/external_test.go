@@ -74,6 +74,7 @@ func TestExternalTokens(t *testing.T) {
 	if ann.Status != 200 || ann.User.VerifiedCredentials[0].Format != "externalUser" {
 		t.Fatalf("sign in: got %d %s", ann.Status, ann.Code)
 	}
+	refuse(t, w.do("POST", "/externalAuth/signin", m{"jwt": c.sign(claims("ann", assert("0")))}, w.from(newDevice(t))), 422, "invalid_external_auth")
 	stepUp := func(token string) answer {
 		return w.do("POST", "/externalAuth/verify", m{"jwt": token}, bearer(ann.JWT))
 	}

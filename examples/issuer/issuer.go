@@ -2,7 +2,8 @@
 // their devices and steps them up. The demo and the end-to-end tests run it in place of the real service.
 //
 // It is no production issuer. One process owns one file; mail never leaves the process; nobody is asked for a captcha; keys lie
-// unencrypted in the file; and where the service's behaviour is not documented, what happens here is a guess.
+// unencrypted in the file; below the floor a session alone enrols a further second factor, as no step-up is asked for there; and where
+// the service's behaviour is not documented, what happens here is a guess.
 // What it does, it does for real: codes expire and count wrong guesses; a TOTP code, a recovery code, a challenge, a nonce, an
 // assertion and a link work once; passkeys, wallets' and devices' signatures are verified; who has a second factor steps up by
 // nothing else; and tokens carry the claims that the service's own carry.

@@ -3,6 +3,7 @@ package issuer
 import (
 	"crypto/rand"
 	"crypto/subtle"
+	"errors"
 	"fmt"
 	"math/big"
 	"net/http"
@@ -20,7 +21,13 @@ const (
 type verification struct {
 	Credential credential `json:"credential"`
 	Code       string     `json:"code"`
-	Guesses    int        `json:"guesses"`
+	expiring
+}
+
+// guesses are the wrong ones for an address or a number, whichever of its codes they were for: a code costs nothing to ask for. So
+// anybody can lock anybody out of codes for as long as one lives.
+type guesses struct {
+	Wrong int `json:"wrong"`
 	expiring
 }
 
@@ -44,8 +51,10 @@ func (i *Issuer) sendCode(c credential) (id string, err error) {
 	v := verification{Credential: c, Code: i.code(), expiring: i.expiry(codeLifetime)}
 	id = newID()
 	err = i.update(func(tx *bolt.Tx) error {
-		if err := sweep(tx, bucketVerification, i.cfg.Now()); err != nil {
-			return err
+		for _, bucket := range []string{bucketVerification, bucketGuesses} {
+			if err := sweep(tx, bucket, i.cfg.Now()); err != nil {
+				return err
+			}
 		}
 		return put(tx, bucketVerification, id, v)
 	})
@@ -60,21 +69,30 @@ func (i *Issuer) prove(ch channel, p otpProof) prover {
 	return func(tx *bolt.Tx) (credential, error) {
 		var v verification
 		known, err := get(tx, bucketVerification, p.ID, &v)
-		switch {
-		case err != nil:
+		if err != nil {
 			return credential{}, err
-		case !known || v.Credential.Format != ch.format || i.cfg.Now().After(v.Expires):
+		}
+		address, now := v.Credential.key(), i.cfg.Now()
+		g := guesses{expiring: i.expiry(codeLifetime)}
+		if _, err := get(tx, bucketGuesses, address, &g); err != nil {
+			return credential{}, err
+		}
+		if now.After(g.Expires) {
+			g = guesses{expiring: i.expiry(codeLifetime)}
+		}
+		switch {
+		case !known || v.Credential.Format != ch.format || now.After(v.Expires):
 			return credential{}, unprocessable("invalid_"+ch.name+"_verification", "Unknown or expired verification")
-		case v.Guesses >= codeGuesses:
+		case g.Wrong >= codeGuesses:
 			return credential{}, unprocessable("too_many_"+ch.name+"_verification_attempts", "Too many attempts")
 		case subtle.ConstantTimeCompare([]byte(v.Code), []byte(p.Token)) != 1:
-			v.Guesses++
-			if err := put(tx, bucketVerification, p.ID, v); err != nil {
+			g.Wrong++
+			if err := put(tx, bucketGuesses, address, g); err != nil {
 				return credential{}, err
 			}
 			return credential{}, &kept{unprocessable("wrong_"+ch.name+"_verification_token", "Wrong code")}
 		}
-		return v.Credential, remove(tx, bucketVerification, p.ID)
+		return v.Credential, errors.Join(remove(tx, bucketVerification, p.ID), remove(tx, bucketGuesses, address))
 	}
 }
 

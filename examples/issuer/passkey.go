@@ -216,7 +216,9 @@ func (i *Issuer) finishPasskey(r *http.Request, s session) (any, error) {
 		return nil, err
 	}
 	n := s.next(user{})
+	first := false
 	err = i.change(s.User, func(tx *bolt.Tx, u *user) error {
+		first = !u.hasMFA()
 		data, err := i.takeCeremony(tx, s, toRegister)
 		if err != nil {
 			return err
@@ -238,6 +240,9 @@ func (i *Issuer) finishPasskey(r *http.Request, s session) (any, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	if !first { // what is enrolled beside another factor proves nothing yet
+		body.CreateMFAToken = nil
 	}
 	return i.elevated(s, n, asked{CreateMFAToken: body.CreateMFAToken})
 }

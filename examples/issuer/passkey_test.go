@@ -100,6 +100,20 @@ func TestPasskeysThatDoNotVerify(t *testing.T) {
 	})
 }
 
+// A stolen session must not make itself a factor and take an MFA token for it.
+func TestAPasskeyBesideAnotherFactorBringsNoMFAToken(t *testing.T) {
+	w := newWorld(t)
+	ann := w.signIn("ann@example.com")
+	for i, want := range []bool{true, false} {
+		options := w.do("GET", registerPath, nil, bearer(ann.JWT))
+		body := newAuthenticator(t).register(options.Challenge)
+		body["createMfaToken"] = m{"singleUse": true}
+		if got := w.do("POST", registerPath, body, bearer(ann.JWT)); got.Status != 200 || got.MFAToken != "" != want {
+			t.Errorf("passkey %d: got %d %s, a token: %v", i, got.Status, got.Code, got.MFAToken != "")
+		}
+	}
+}
+
 // Which of two keys with one secret is the thief's, nobody knows: both are refused.
 func TestACopiedPasskeyIsLocked(t *testing.T) {
 	w := newWorld(t)

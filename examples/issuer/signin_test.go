@@ -37,6 +37,9 @@ func TestCodesOfMails(t *testing.T) {
 	}
 	wrong["verificationToken"] = demoCode
 	refuse(t, w.do("POST", "/emailVerifications/signin", wrong), 422, "too_many_email_verification_attempts")
+	refuse(t, w.do("POST", "/emailVerifications/signin", w.proof("ann@example.com")), 422, "too_many_email_verification_attempts")
+	w.signIn("bob@example.com")
+	w.pass(11 * time.Minute)
 
 	used := w.proof("ann@example.com")
 	if got := w.do("POST", "/emailVerifications/signin", used); got.Status != 200 {

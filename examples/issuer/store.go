@@ -19,6 +19,7 @@ const (
 	bucketUsers        = "users"        // user id: user
 	bucketCredentials  = "credentials"  // key of a credential: user id
 	bucketVerification = "verification" // verificationUUID: verification
+	bucketGuesses      = "guesses"      // key of a credential: guesses
 	bucketDeviceTokens = "deviceTokens" // SHA-256 of the token in a device link: deviceToken
 	bucketNonces       = "nonces"       // nonce: its expiry
 	bucketMFATokens    = "mfaTokens"    // SHA-256 of the token: mfaToken
@@ -42,7 +43,7 @@ type user struct {
 
 func (i *Issuer) makeBuckets() error {
 	return i.db.Update(func(tx *bolt.Tx) error {
-		for _, name := range []string{bucketMeta, bucketUsers, bucketCredentials, bucketVerification, bucketDeviceTokens,
+		for _, name := range []string{bucketMeta, bucketUsers, bucketCredentials, bucketVerification, bucketGuesses, bucketDeviceTokens,
 			bucketNonces, bucketMFATokens, bucketCeremonies, bucketAssertions, bucketSocial, bucketRevoked} {
 			if _, err := tx.CreateBucketIfNotExists([]byte(name)); err != nil {
 				return fmt.Errorf("create bucket %s: %w", name, err)

@@ -72,6 +72,9 @@ func (i *Issuer) updateUser(r *http.Request, s session) (any, error) {
 	if err := decode(r, &body); err != nil {
 		return nil, err
 	}
+	if !s.complete() {
+		return nil, errUnauthorized
+	}
 	n := s.next(user{})
 	err := i.change(s.User, func(_ *bolt.Tx, u *user) error {
 		for _, change := range []struct{ from, to *string }{

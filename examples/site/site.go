@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"net/http"
 	"net/url"
+	"slices"
 	"sync"
 	"time"
 
@@ -140,10 +141,11 @@ func (s *Site) settings(w http.ResponseWriter, _ *http.Request) {
 // GET /mailbox lists what was sent, the newest first.
 func (s *Site) mailbox(w http.ResponseWriter, _ *http.Request) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	list := make([]map[string]any, 0, len(s.mail))
-	for _, m := range s.mail {
-		list = append([]map[string]any{{"to": m.To, "code": m.Code, "link": m.Link, "at": m.At}}, list...)
+	mail := slices.Clone(s.mail)
+	s.mu.Unlock()
+	list := make([]map[string]any, 0, len(mail))
+	for _, m := range slices.Backward(mail) {
+		list = append(list, map[string]any{"to": m.To, "code": m.Code, "link": m.Link, "at": m.At})
 	}
 	write(w, list)
 }
@@ -161,20 +163,20 @@ func (s *Site) keys(w http.ResponseWriter, _ *http.Request) {
 	}}})
 }
 
-// POST /token {user, scope?} is what the site's own backend says of a user that it has signed in; here it believes the page. With
-// a scope it is an assertion, by which the user steps up.
+// POST /token {environment, user, scope?} is what the site's own backend says to an environment of a user that it has signed in; here
+// it believes the page. With a scope it is an assertion, by which the user steps up.
 func (s *Site) token(w http.ResponseWriter, r *http.Request) {
-	var body struct{ User, Scope string }
+	var body struct{ Environment, User, Scope string }
 	if !read(w, r, &body) {
 		return
 	}
-	if body.User == "" {
-		http.Error(w, "user: want a name", http.StatusBadRequest)
+	if body.User == "" || body.Environment == "" {
+		http.Error(w, "user, environment: want a name and an id", http.StatusBadRequest)
 		return
 	}
 	now := time.Now()
 	claims := jwt.MapClaims{
-		"iss": s.cfg.Origin, "sub": body.User, "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(5 * time.Minute).Unix(),
+		"iss": s.cfg.Origin, "aud": body.Environment, "sub": body.User, "jti": rand.Text(), "iat": now.Unix(), "exp": now.Add(5 * time.Minute).Unix(),
 	}
 	if body.Scope != "" {
 		claims["scope"] = body.Scope

@@ -94,7 +94,7 @@ func TestAnIssuerTakesWhatTheSiteSigns(t *testing.T) {
 	_, origin := newSite(t)
 	i, err := issuer.New(issuer.Config{
 		Dir: t.TempDir(), Environment: environment, Audience: "https://wallet.example", Origins: []string{origin}, Algorithm: "ES256",
-		External: &issuer.External{Issuer: origin, JWKSURL: origin + site.KeysPath},
+		External: &issuer.External{Issuer: origin, Audience: environment, JWKSURL: origin + site.KeysPath},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -105,12 +105,12 @@ func TestAnIssuerTakesWhatTheSiteSigns(t *testing.T) {
 	at := api.URL + i.Prefix()
 
 	var token struct{ JWT string }
-	send(t, "POST", origin+"/token", `{"user":"grace"}`, &token)
+	send(t, "POST", origin+"/token", `{"environment":"`+environment+`","user":"grace"}`, &token)
 	var session struct{ JWT string }
 	if res := send(t, "POST", at+"/externalAuth/signin", `{"jwt":"`+token.JWT+`"}`, &session); res.StatusCode != http.StatusOK || session.JWT == "" {
 		t.Fatalf("sign-in: got %d", res.StatusCode)
 	}
-	send(t, "POST", origin+"/token", `{"user":"grace","scope":"wallet:export"}`, &token)
+	send(t, "POST", origin+"/token", `{"environment":"`+environment+`","user":"grace","scope":"wallet:export"}`, &token)
 	var elevated struct{ ElevatedAccessToken string }
 	send(t, "POST", at+"/externalAuth/verify", `{"jwt":"`+token.JWT+`"}`, &elevated, func(r *http.Request) {
 		r.Header.Set("Authorization", "Bearer "+session.JWT)
@@ -143,7 +143,7 @@ func TestStrangersReadAndSignNothing(t *testing.T) {
 			t.Errorf("%s without JSON: got %d", path, res.StatusCode)
 		}
 	}
-	if res := send(t, "POST", origin+"/token", `{}`, nil); res.StatusCode != http.StatusBadRequest {
+	if res := send(t, "POST", origin+"/token", `{"user":"grace"}`, nil); res.StatusCode != http.StatusBadRequest {
 		t.Errorf("nobody: got %d", res.StatusCode)
 	}
 }

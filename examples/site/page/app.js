@@ -85,7 +85,7 @@ const ways = {
     const { body: { nonce } } = await call("GET", "/nonce");
     return { body: await site("wallet", { environment: environment.id, nonce, requestedScopes }) };
   },
-  external: async ({ to }, requestedScopes) => ({ body: await site("token", { user: to, scope: requestedScopes?.join(" ") }) }),
+  external: async ({ to }, requestedScopes) => ({ body: await site("token", { environment: environment.id, user: to, scope: requestedScopes?.join(" ") }) }),
   social: async (_, requestedScopes) => {
     const state = base64url(crypto.getRandomValues(new Uint8Array(24)));
     await call("POST", `${social}/initAuth`, { body: { state, redirectUrl: location.origin + "/" } });
