@@ -85,7 +85,7 @@ const (
 
 // pseudo is a pseudo-header field's value, and the member that must say the same.
 type pseudo struct {
-	value  string
+	value  []byte // of the message
 	member *string
 }
 
@@ -102,7 +102,7 @@ func (q *question) read(message []byte) {
 	// A protobuf reader would make one of two: nobody who asks in good faith sends two.
 	q.expect(attributes == 1 && requests == 1)
 	for _, p := range q.pseudo {
-		q.expect(p.value == *p.member)
+		q.expect(string(p.value) == *p.member)
 	}
 }
 
@@ -148,7 +148,16 @@ func (q *question) next(m *members) bool {
 // string keeps a proto3 string, which must be UTF-8.
 func (q *question) string(v []byte) string {
 	q.expect(utf8.Valid(v))
+	if word, ok := words[string(v)]; ok {
+		return word
+	}
 	return string(v)
+}
+
+// words are what the members of nearly all questions say.
+var words = map[string]string{
+	"GET": "GET", "POST": "POST", "PUT": "PUT", "PATCH": "PATCH", "DELETE": "DELETE", "OPTIONS": "OPTIONS", "HEAD": "HEAD",
+	"http": "http", "https": "https", "HTTP/1.1": "HTTP/1.1", "HTTP/2": "HTTP/2", "HTTP/3": "HTTP/3",
 }
 
 // once notes a member that may be there once. Of those that are not read nothing is known: Envoy adds members.
@@ -232,7 +241,8 @@ func (q *question) readHTTP(message []byte) {
 		case _httpHeaders: // a map, so that there is one member for each entry
 			joined = true
 			name, value, _ := q.readPair(m.value)
-			q.expect(q.add(name, q.string(value)))
+			q.expect(utf8.Valid(value))
+			q.expect(q.add(name, value))
 			continue
 		case _httpHeaderMap:
 			q.readHeaderMap(m.value)
@@ -284,16 +294,16 @@ func (q *question) readHeaderMap(message []byte) {
 			continue
 		}
 		name, value, raw := q.readPair(m.value)
-		if len(raw) > 0 {
-			q.add(name, string(raw))
-		} else {
-			q.add(name, q.string(value))
+		if len(raw) == 0 {
+			q.expect(utf8.Valid(value))
+			raw = value
 		}
+		q.add(name, raw)
 	}
 }
 
 // add adds one field, and reports whether it is the first of its name.
-func (q *question) add(name []byte, value string) bool {
+func (q *question) add(name, value []byte) bool {
 	switch string(name) {
 	case ":path":
 		q.pseudo = append(q.pseudo, pseudo{value, &q.path})
@@ -309,16 +319,16 @@ func (q *question) add(name []byte, value string) bool {
 	return true
 }
 
-func (q *question) addField(name []byte, value string) bool {
+func (q *question) addField(name, value []byte) bool {
 	canonical, ok := wellKnown[string(name)]
 	if !ok {
 		canonical = http.CanonicalHeaderKey(q.string(name))
 	}
 	if others := q.header[canonical]; len(others) > 0 {
-		q.header[canonical] = append(others, value)
+		q.header[canonical] = append(others, string(value))
 		return false
 	}
-	q.values = append(q.values, value)
+	q.values = append(q.values, string(value))
 	q.header[canonical] = q.values[len(q.values)-1 : len(q.values) : len(q.values)]
 	return true
 }
