@@ -5,20 +5,24 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"io/fs"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/coder/websocket"
+	"go.yaml.in/yaml/v3"
 
 	"github.com/stepward/stepward/examples/backend"
 	"github.com/stepward/stepward/internal/testkit"
+	"github.com/stepward/stepward/rego"
 )
 
 // codeOf is the reason of a refusal: nginx drops bodies, and its configuration makes one of the structured header.
@@ -133,41 +137,69 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 	t.Run("stopped", func(t *testing.T) { s.stopped(t) })
 }
 
-// An operation that the body decides is judged where the door shows the body, and refused where it cannot.
+// An operation that the body decides is judged alike at every door: where a proxy shows no body, its configuration sends these paths through
+// Stepward's own door.
 func (s *street) bodies(t *testing.T) {
-	linking := callOf{method: "POST", path: s.issuer.Prefix() + "/emailVerifications/verify", session: s.session("ann"),
-		body: `{"verificationUUID":"x","verificationToken":"y"}`, header: map[string]string{"Content-Type": "application/json"}}
-	asking := linking
-	asking.body = `{"verificationUUID":"x","verificationToken":"y","requestedScopes":["wallet:export"]}`
-	forbidden := linking
-	forbidden.body = `{"verificationUUID":"x","verificationToken":"y","requestedScopes":["console:sso:update"]}`
-	long := linking
-	long.body = `{"verificationUUID":"x","requestedScopes":["wallet:export"],"pad":"` + strings.Repeat("x", 100<<10) + `"}`
-	for _, f := range s.fronts {
-		for what, c := range map[string]callOf{"linking": linking, "asking": asking, "forbidden": forbidden, "long": long} {
-			before := s.origin.count()
-			a := s.through(f, c)
-			reached := len(s.origin.since(before))
-			var code string
-			switch {
-			case !f.bodies:
-				code = "body_unreadable"
-			case what == "linking":
-				code = "elevated_access_token_required"
-			case what == "forbidden":
-				code = "forbidden"
-			case what == "long":
-				code = "body_too_large"
+	post := func(path, session, body string) callOf {
+		return callOf{method: "POST", path: s.issuer.Prefix() + path, session: session, body: body, header: map[string]string{"Content-Type": "application/json"}}
+	}
+	const verify, ids = "/emailVerifications/verify", `"verificationUUID":"x","verificationToken":"y"`
+	ann := s.session("ann")
+	for _, row := range []struct {
+		name   string
+		call   callOf
+		status int
+		code   string
+	}{
+		{"signing in", post("/emailVerifications/signin", "", "{"+ids+"}"), 422, "invalid_email_verification"},
+		{"asking for a step-up", post(verify, ann, "{"+ids+`,"requestedScopes":["wallet:export"]}`), 422, "invalid_email_verification"},
+		{"linking", post(verify, ann, "{"+ids+"}"), 403, "elevated_access_token_required"},
+		{"asking for too much", post(verify, ann, "{"+ids+`,"requestedScopes":["console:sso:update"]}`), 403, "forbidden"},
+		{"two readings", post(verify, ann, `{"requestedScopes":["wallet:export"],"requestedScopes":[]}`), 400, "body_unreadable"},
+		{"too long", post(verify, ann, "{"+ids+`,"requestedScopes":["wallet:export"],"pad":"`+strings.Repeat("x", 100<<10)+`"}`), 413, "body_too_large"},
+		{"nothing", post(verify, ann, ""), 403, "elevated_access_token_required"},
+	} {
+		for _, f := range s.fronts {
+			status, code := row.status, row.code
+			if f.name == "envoy-http" && row.name == "nothing" { // which tells it like a body that it does not show
+				status, code = 400, "body_unreadable"
 			}
-			if code == "" {
-				if reached != 1 || a.Header.Get("Step-Up-Challenge") != "" {
-					t.Errorf("%s, %s: got %d %.200s, %d reached the backend", f.name, what, a.Status, a.Body, reached)
-				}
+			before := s.origin.count()
+			a := s.through(f, row.call)
+			reached := len(s.origin.since(before))
+			if a.Status != status || a.Code != code || (reached == 1) != (status == 422) {
+				t.Errorf("%s, %s: got %d %q, %d reached the backend; want %d %q", f.name, row.name, a.Status, a.Code, reached, status, code)
+			}
+		}
+	}
+}
+
+// Each example that asks without showing bodies knows the paths that the shipped policy decides by them.
+func TestExamplesKnowWhatTheBodyDecides(t *testing.T) {
+	var data struct {
+		Mount  string
+		Routes map[string]struct {
+			ReadBody int `yaml:"read_body"`
+		}
+	}
+	if err := yaml.Unmarshal(must(fs.ReadFile(rego.FS, "data.yaml")), &data); err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile("/\\(verify\\|[^\"`\\s]+")
+	parameter := regexp.MustCompile(`\{[^}]+\}`)
+	for _, name := range []string{"nginx/nginx.conf", "caddy/Caddyfile", "traefik/dynamic.yaml"} {
+		paths, n := regexp.MustCompile(quoted.FindString(string(must(os.ReadFile("../../examples/"+name))))), 0
+		for pattern, route := range data.Routes {
+			if route.ReadBody == 0 {
 				continue
 			}
-			if codeOf(a) != code || reached != 0 {
-				t.Errorf("%s, %s: got %d %q, %d reached the backend, want %q", f.name, what, a.Status, codeOf(a), reached, code)
+			_, path, _ := strings.Cut(pattern, " ")
+			if n++; !paths.MatchString(data.Mount + parameter.ReplaceAllString(path, "x")) {
+				t.Errorf("%s: %s does not match %s", name, paths, pattern)
 			}
+		}
+		if n == 0 {
+			t.Error("the shipped policy decides nothing by a body")
 		}
 	}
 }
@@ -251,8 +283,8 @@ func (s *street) attacks(t *testing.T) {
 			"removed on the way": elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\nConnection: close, Authorization\r\n",
 			"another tunnel":     elevatedHeader + ": " + s.elevated("ann", "credential:link") + "\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n",
 		} {
-			if name == "removed on the way" && !f.bodies {
-				continue // what a client says of its connection is not told, and its token is good
+			if name == "removed on the way" && f.name == "nginx" {
+				continue // which sends the field on, so that its good token is good
 			}
 			before := s.backend.Executions(export)
 			status := raw(t, f.address, "POST "+export+" HTTP/1.1\r\nHost: wallet.example\r\nContent-Length: 2\r\nContent-Type: application/json\r\nAuthorization: Bearer "+

@@ -5,12 +5,8 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -21,7 +17,6 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
-	"go.yaml.in/yaml/v3"
 
 	"github.com/stepward/stepward/examples/backend"
 	"github.com/stepward/stepward/internal/testkit"
@@ -41,10 +36,8 @@ type front struct {
 	program       *testkit.Program // nil where Stepward itself listens
 	// status is what a client sees of a refusal's status, where the proxy does not pass it on.
 	status func(int) int
-	// bodies: the door can show the policy a request's body.
-	bodies bool
-	// own: refusals that the proxy makes by itself before it asks, by name of the row.
-	own map[string]bool
+	// grpc: gRPC clients get gRPC's refusals.
+	grpc bool
 }
 
 func asItIs(status int) int { return status }
@@ -93,14 +86,16 @@ func (r *recorder) count() int { return len(r.since(0)) }
 // newStreet starts everything. The configurations are those of examples/, with other addresses.
 func newStreet(t *testing.T) *street {
 	t.Helper()
-	s := &street{world: newWorld(t, func(c *backend.Config) { c.Pause = 300 * time.Millisecond })}
+	s := &street{world: newWorld(t, func(c *backend.Config) {
+		c.Pause, c.Origins = 300*time.Millisecond, []string{testAudience}
+	})}
 	s.origin = &recorder{next: s.world.origin.Config.Handler}
 	s.origin.server = httptest.NewServer(s.origin)
 	t.Cleanup(s.origin.server.Close)
 	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}",
 		"trusted_proxies: [127.0.0.1/32]", "policy: {path: "+s.policyWithSocket()+"}", "challenge: {cors: {allowed_origins: ["+testAudience+"]}}")
 	s.fronts = []*front{
-		{name: "stepward", address: s.service.Addr().String(), status: asItIs, bodies: true},
+		{name: "stepward", address: s.service.Addr().String(), status: asItIs, grpc: true},
 		s.envoy("envoy", "envoy.yaml", asItIs),
 		s.envoy("envoy-http", "envoy-http.yaml", func(status int) int {
 			if status >= 500 {
@@ -150,7 +145,7 @@ func (s *street) example(name string) (file, address string) {
 			text = strings.ReplaceAll(text, fmt.Sprintf(form, at), fmt.Sprintf(form, port(is)))
 		}
 	}
-	return s.write(filepath.Join("front", filepath.Base(name)), text), address
+	return s.write(filepath.Join("front", name), text), address
 }
 
 // valid has the proxy itself check a configuration.
@@ -173,9 +168,8 @@ func (s *street) envoy(name, config string, status func(int) int) *front {
 	file, address := s.example("envoy/" + config)
 	s.valid(program, "--mode", "validate", "-c", file)
 	return &front{
-		name: name, address: address, status: status, bodies: true,
+		name: name, address: address, status: status, grpc: true,
 		program: testkit.StartProgram(s.t, s.dir, address, program, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"),
-		own:     map[string]bool{"an encoded slash": true, "an underscore": true, "a null": true},
 	}
 }
 
@@ -183,6 +177,7 @@ func (s *street) nginx() *front {
 	s.t.Helper()
 	program := testkit.Part(s.t, "nginx", "/usr/sbin/nginx")
 	file, address := s.example("nginx/nginx.conf")
+	s.example("nginx/withheld.conf") // which it includes
 	dir := filepath.Join(s.dir, "nginx")
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		s.t.Fatal(err)
@@ -221,84 +216,9 @@ func (s *street) haproxy() *front {
 	file, address := s.example("haproxy/haproxy.cfg")
 	s.valid(program, "-c", "-f", file)
 	return &front{
-		name: "haproxy", address: address, status: asItIs, bodies: true,
+		name: "haproxy", address: address, status: asItIs, grpc: true,
 		program: testkit.StartProgram(s.t, s.dir, address, program, "-db", "-f", file),
 	}
-}
-
-// traefik is no Traefik, whose module cannot be built here: it asks and forwards as Traefik's ForwardAuth does (traefik/traefik,
-// pkg/middlewares/auth/forward.go, ServeHTTP and writeHeader with trustForwardHeader false), with what examples/traefik/dynamic.yaml
-// says.
-func (s *street) traefik() *front {
-	s.t.Helper()
-	text := string(must(os.ReadFile("../../examples/traefik/dynamic.yaml")))
-	var conf struct {
-		HTTP struct {
-			Middlewares map[string]struct {
-				ForwardAuth struct {
-					Address             string
-					TrustForwardHeader  bool     `yaml:"trustForwardHeader"`
-					AuthResponseHeaders []string `yaml:"authResponseHeaders"`
-				} `yaml:"forwardAuth"`
-				Headers struct {
-					CustomRequestHeaders map[string]string `yaml:"customRequestHeaders"`
-				}
-			}
-		}
-	}
-	if err := yaml.Unmarshal([]byte(text), &conf); err != nil {
-		s.t.Fatal(err)
-	}
-	auth, spent := conf.HTTP.Middlewares["stepward"].ForwardAuth, conf.HTTP.Middlewares["spent"].Headers.CustomRequestHeaders
-	if auth.TrustForwardHeader || len(auth.AuthResponseHeaders) == 0 || len(spent) == 0 {
-		s.t.Fatalf("%+v", conf)
-	}
-	address := strings.Replace(auth.Address, "127.0.0.1:9192", s.service.forwardAuth.String(), 1)
-	hops := []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailers", "Transfer-Encoding", "Upgrade"}
-	upstream := httputil.NewSingleHostReverseProxy(must(url.Parse(s.origin.server.URL)))
-	upstream.FlushInterval = time.Millisecond
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ask, err := http.NewRequestWithContext(r.Context(), http.MethodGet, address, nil)
-		if err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-		ask.Header = r.Header.Clone()
-		for _, hop := range hops {
-			ask.Header.Del(hop)
-		}
-		client, _, _ := net.SplitHostPort(r.RemoteAddr)
-		for name, value := range map[string]string{
-			"X-Forwarded-For": client, "X-Forwarded-Method": r.Method, "X-Forwarded-Proto": "http", "X-Forwarded-Host": r.Host, "X-Forwarded-Uri": r.URL.RequestURI(),
-		} {
-			ask.Header.Set(name, value)
-		}
-		res, err := http.DefaultTransport.RoundTrip(ask)
-		if err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-		defer res.Body.Close()
-		if res.StatusCode < 200 || res.StatusCode >= 300 {
-			maps.Copy(w.Header(), res.Header)
-			w.WriteHeader(res.StatusCode)
-			_, _ = io.Copy(w, res.Body) // a client that is gone has no use for it
-			return
-		}
-		for _, name := range auth.AuthResponseHeaders {
-			r.Header.Del(name)
-			if values := res.Header.Values(name); len(values) > 0 {
-				r.Header[http.CanonicalHeaderKey(name)] = values
-			}
-		}
-		for name := range spent {
-			r.Header.Del(name)
-		}
-		r.RequestURI = r.URL.RequestURI()
-		upstream.ServeHTTP(w, r)
-	}))
-	s.t.Cleanup(server.Close)
-	return &front{name: "traefik, replayed", address: server.Listener.Addr().String(), status: asItIs}
 }
 
 // through sends one request by a front.
@@ -312,4 +232,3 @@ func (s *street) through(f *front, c callOf) answer {
 	}
 	return s.read(res)
 }
-
