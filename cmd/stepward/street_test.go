@@ -69,6 +69,8 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 	case strings.HasSuffix(q.URL.Path, "/upload"):
 		n, err := io.Copy(io.Discard, q.Body)
 		fmt.Fprintf(w, `{"bytes":%d,"error":%q}`, n, fmt.Sprint(err))
+	case strings.HasSuffix(q.URL.Path, "/busy"):
+		w.WriteHeader(http.StatusServiceUnavailable)
 	default:
 		r.next.ServeHTTP(w, q)
 	}
@@ -108,7 +110,7 @@ func newStreet(t *testing.T) *street {
 	return s
 }
 
-// policyWithSocket is the shipped policy with two routes more.
+// policyWithSocket is the shipped policy with three routes more.
 func (s *street) policyWithSocket() string {
 	dir := filepath.Join(s.dir, "policy")
 	if err := os.CopyFS(dir, rego.FS); err != nil {
@@ -126,6 +128,7 @@ func (s *street) policyWithSocket() string {
 	data += `
   "GET /sdk/{environmentId}/socket": {operation: user.read, websocket: true}
   "POST /sdk/{environmentId}/upload": {operation: user.read}
+  "POST /sdk/{environmentId}/busy": {operation: user.read}
 `
 	s.write("policy/data.yaml", data)
 	return dir
