@@ -21,6 +21,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	"github.com/stepward/stepward/examples/backend"
+	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/testkit"
 	"github.com/stepward/stepward/rego"
 )
@@ -84,15 +85,26 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 		}, 403, "mfa_token_required"},
 		{"no route", func(string) callOf { return callOf{method: "GET", path: "/elsewhere", session: session} }, 403, "route_unmatched"},
 		{"another method", func(string) callOf { return callOf{method: "PATCH", path: prefix + "/users", session: session} }, 405, "method_not_allowed"},
+		{"another method for an export", func(p string) callOf { return callOf{method: "GET", path: p, session: session} }, 405, "method_not_allowed"},
 		{"an administration route", func(string) callOf {
 			return callOf{method: "GET", path: "/api/v0/environments/x/users", session: session}
 		}, 403, "forbidden"},
 		{"a token in the query", func(string) callOf {
 			return callOf{method: "GET", path: prefix + "/users?x-dyn-elevated-access-token=x", session: session}
 		}, 400, "invalid_request"},
-		{"a tunnel", func(string) callOf {
+		{"early data", func(string) callOf {
 			return callOf{method: "GET", path: prefix + "/users", session: session, header: map[string]string{"Early-Data": "1"}}
 		}, 200, ""},
+		{"early data and a good token", func(p string) callOf {
+			return callOf{method: "POST", path: p, body: exportID, session: session, elevated: s.elevated("ann", "wallet:export"), header: map[string]string{"Early-Data": "1"}}
+		}, 425, "too_early"},
+		{"a preflight", func(p string) callOf {
+			return callOf{method: "OPTIONS", path: p, elevated: s.elevated("ann", "wallet:export"),
+				header: map[string]string{"Origin": testAudience, "Access-Control-Request-Method": "POST"}}
+		}, 204, ""},
+		{"a preflight for another method", func(p string) callOf {
+			return callOf{method: "OPTIONS", path: p, header: map[string]string{"Origin": testAudience, "Access-Control-Request-Method": "PUT"}}
+		}, 405, "method_not_allowed"},
 	}
 	told := map[string]http.Header{} // what the client of Stepward's own door, the first, is told of a refusal
 	for _, f := range s.fronts {
@@ -146,7 +158,61 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 	t.Run("sockets", func(t *testing.T) { s.sockets(t) })
 	t.Run("uploads", func(t *testing.T) { s.uploads(t) })
 	t.Run("accessLog", func(t *testing.T) { s.accessLog(t) })
+	t.Run("gRPC", func(t *testing.T) { s.grpc(t) })
+	t.Run("noLedger", func(t *testing.T) { s.noLedger(t) })
 	t.Run("stopped", func(t *testing.T) { s.stopped(t) })
+	t.Run("judged", func(t *testing.T) { s.judged(t) })
+}
+
+// Whatever arrived at the backend has a decision of its own that let it pass, came where it was judged for, and has nothing with it that was
+// to stay behind.
+func (s *street) judged(t *testing.T) {
+	decided := map[string]decisionlog.Record{}
+	for line := range strings.Lines(s.file("decisions.jsonl")) {
+		var r decisionlog.Record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Phase == "decision" {
+			decided[r.DecisionID] = r
+		}
+	}
+	arrivals := s.origin.since(0)
+	if len(arrivals) < 100 {
+		t.Fatalf("only %d requests arrived", len(arrivals))
+	}
+	for _, r := range arrivals {
+		ids := r.Header["Stepward-Decision-Id"]
+		if len(ids) != 1 {
+			t.Errorf("%s %s arrived with the decisions %q", r.Method, r.RequestURI, ids)
+			continue
+		}
+		d := decided[ids[0]]
+		delete(decided, ids[0]) // it was for one request
+		if d.Outcome != "allow" || d.Method != r.Method || !routed(d.Route, r) {
+			t.Errorf("%s %s arrived, judged as %q: %s %s", r.Method, r.RequestURI, d.Route, d.Outcome, d.Reason)
+		}
+		for name, values := range r.Header {
+			meant := http.CanonicalHeaderKey(nameMark.ReplaceAllString(name, "-"))
+			ours := strings.HasPrefix(meant, "Stepward-")
+			if name == "Upgrade" && !strings.HasSuffix(r.URL.Path, "/socket") || meant == elevatedHeader || meant == "X-Mfa-Auth-Token" || ours && (meant != name || len(values) != 1) {
+				t.Errorf("%s %s arrived with %s: %q", r.Method, r.RequestURI, name, values)
+			}
+		}
+	}
+}
+
+var nameMark = regexp.MustCompile(`[^A-Za-z0-9-]`)
+
+// routed reports whether a request is one of the route that a decision names. A preflight's names none.
+func routed(route string, r *http.Request) bool {
+	if route == "" {
+		return r.Method == http.MethodOptions
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc(route, http.NotFound)
+	_, pattern := mux.Handler(r)
+	return pattern == route
 }
 
 // An operation that the body decides is judged alike at every door: where a proxy shows no body, its configuration sends these paths through
@@ -308,13 +374,20 @@ func (s *street) attacks(t *testing.T) {
 		"a matrix parameter": export + ";a=b", "a parameter in the middle": dir + ";a=b/" + last, "a backslash": dir + "\\" + last,
 		"an encoded backslash": dir + "%5c" + last, "another case": strings.ToUpper(export[:7]) + export[7:], "another case at the end": dir + "/" + strings.ToUpper(last),
 		"an encoded letter": dir + "/%65xport", "a null": export + "%00", "a fragment": export + "#x", "a dot": dir + "/./" + last,
+		"dots encoded twice": prefix + "/networks/%252e%252e/" + strings.TrimPrefix(export, prefix+"/"), "overlong UTF-8": dir + "%c0%af" + last,
+		"a line break": export + "%0d%0aX:y", "a null and a suffix": export + "%00.png", "a blank": export + "%20", "a dot behind": export + ".",
+		"an encoded question mark": export + "%3f", "a query of two readings": export + "?a=1;b=2",
 		"a whole URL": "http://wallet.example" + export, "a whole URL of another": "http://other.example" + export, "a star": "*",
 	}
+	const head = " HTTP/1.1\r\nHost: wallet.example\r\nContent-Length: 2\r\nContent-Type: application/json\r\nStepward-Subject: ann\r\n"
+	ann := "Authorization: Bearer " + s.session("ann") + "\r\n"
 	for _, f := range s.fronts {
+		requests := map[string]string{"post": "post " + export, "PUT": "PUT " + export}
 		for name, target := range targets {
-			status := raw(t, f.address, "POST "+target+" HTTP/1.1\r\nHost: wallet.example\r\nConnection: close\r\nContent-Length: 2\r\nContent-Type: application/json\r\nAuthorization: Bearer "+
-				s.session("ann")+"\r\n\r\n{}")
-			if status == 0 || status >= 200 && status < 400 {
+			requests[name] = "POST " + target
+		}
+		for name, request := range requests {
+			if status := raw(t, f.address, request+head+ann+"Connection: close\r\n\r\n{}"); status < 400 {
 				t.Errorf("%s, %s: %d", f.name, name, status)
 			}
 		}
@@ -322,19 +395,20 @@ func (s *street) attacks(t *testing.T) {
 			"two tokens":         elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\n" + elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\n",
 			"an underscore":      "X_Dyn_Elevated_Access_Token: " + s.elevated("ann", "wallet:export") + "\r\n",
 			"removed on the way": elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\nConnection: close, Authorization\r\n",
+			"two sessions":       elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\nAuthorization: Bearer " + s.session("bob") + "\r\n",
 			"another tunnel":     elevatedHeader + ": " + s.elevated("ann", "credential:link") + "\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n",
 		} {
 			if name == "removed on the way" && f.name == "nginx" {
 				continue // which sends the field on, so that its good token is good
 			}
 			before := s.backend.Executions(export)
-			status := raw(t, f.address, "POST "+export+" HTTP/1.1\r\nHost: wallet.example\r\nContent-Length: 2\r\nContent-Type: application/json\r\nAuthorization: Bearer "+
-				s.session("ann")+"\r\n"+lines+"\r\n{}")
+			status := raw(t, f.address, "POST "+export+head+ann+lines+"\r\n{}")
 			if status < 400 || s.backend.Executions(export) != before {
 				t.Errorf("%s, %s: %d, %d executions", f.name, name, status, s.backend.Executions(export)-before)
 			}
 		}
 	}
+	s.smuggle(export)
 	if n := s.backend.Executions(export); n != 0 {
 		t.Errorf("%d exports reached the backend", n)
 	}
@@ -345,15 +419,44 @@ func (s *street) attacks(t *testing.T) {
 	}
 }
 
-// What was let pass is sent once, whatever the backend says and the client asks for.
-func (s *street) retries(t *testing.T) {
-	busy := callOf{method: "POST", path: s.issuer.Prefix() + "/busy", session: s.session("ann"), header: map[string]string{
-		"X-Envoy-Retry-On": "5xx", "X-Envoy-Max-Retries": "3", "X-Idempotency-Key": "1",
-	}}
+// smuggle hides an export behind requests that anybody may make and whose end two readers see in different places.
+func (s *street) smuggle(export string) {
+	hidden := "0\r\n\r\nPOST " + export + " HTTP/1.1\r\nHost: wallet.example\r\nStepward-Subject: ann\r\nContent-Length: 0\r\n\r\n"
+	var wg sync.WaitGroup
 	for _, f := range s.fronts {
-		before := s.origin.count()
-		if a := s.through(f, busy); a.Status != 503 || s.origin.count() != before+1 {
-			t.Errorf("%s: %d, the backend was asked %d times", f.name, a.Status, s.origin.count()-before)
+		for _, ends := range []string{
+			"Transfer-Encoding: chunked\r\nContent-Length: 5", "Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: xchunked",
+			"Content-Length: 5\r\nContent-Length: 6", "Transfer-Encoding : chunked", "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+		} {
+			for _, path := range []string{"/emailVerifications/create", "/emailVerifications/signin"} {
+				wg.Go(func() {
+					c, err := net.Dial("tcp", f.address)
+					if err != nil {
+						return
+					}
+					defer c.Close()
+					_ = c.SetDeadline(time.Now().Add(time.Second)) // some wait for more
+					_, _ = io.WriteString(c, "POST "+s.issuer.Prefix()+path+" HTTP/1.1\r\nHost: wallet.example\r\nContent-Type: application/json\r\n"+ends+"\r\n\r\n"+hidden)
+					_, _ = io.Copy(io.Discard, c) // whatever is answered: the backend tells
+				})
+			}
+		}
+	}
+	wg.Wait()
+}
+
+// What was let pass is sent once: whatever the backend answers, and where it answers nothing.
+func (s *street) retries(t *testing.T) {
+	for _, f := range s.fronts {
+		for _, path := range []string{"/busy", "/dead"} {
+			s.through(f, callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")}) // leaves a connection to use again
+			before := s.origin.count()
+			a := s.through(f, callOf{method: "POST", path: s.issuer.Prefix() + path, session: s.session("ann"), header: map[string]string{
+				"X-Envoy-Retry-On": "5xx,reset", "X-Envoy-Max-Retries": "3", "X-Idempotency-Key": "1",
+			}})
+			if n := s.origin.count() - before; n != 1 || a.Status < 500 {
+				t.Errorf("%s, %s: %d, the backend was asked %d times", f.name, path, a.Status, n)
+			}
 		}
 	}
 }
@@ -411,15 +514,12 @@ func (s *street) streams(t *testing.T) {
 
 func (s *street) sockets(t *testing.T) {
 	for _, f := range s.fronts {
-		if f.name == "traefik, replayed" { // which tells nobody of an upgrade: its configuration removes it
-			before := s.origin.count()
-			raw(t, f.address, "GET "+s.issuer.Prefix()+"/users HTTP/1.1\r\nHost: wallet.example\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nAuthorization: Bearer "+s.session("ann")+"\r\n\r\n")
-			for _, r := range s.origin.since(before) {
-				if r.Header.Get("Upgrade") != "" {
-					t.Errorf("%s: the backend is asked to upgrade to %q", f.name, r.Header.Get("Upgrade"))
-				}
-			}
-			continue
+		for _, protocol := range []string{"websocket", "h2c"} { // where the policy allows none; judged looks at what arrived
+			raw(t, f.address, "GET "+s.issuer.Prefix()+"/users HTTP/1.1\r\nHost: wallet.example\r\nConnection: Upgrade\r\nUpgrade: "+protocol+
+				"\r\nSec-Websocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-Websocket-Version: 13\r\nAuthorization: Bearer "+s.session("ann")+"\r\n\r\n")
+		}
+		if f.name == "traefik, replayed" {
+			continue // which tells nobody of an upgrade: its configuration removes it
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		url := "ws://" + f.address + s.issuer.Prefix() + "/socket"
@@ -454,28 +554,42 @@ func (s *street) uploads(t *testing.T) {
 	}
 }
 
+// A gRPC client's refusal is HTTP 200, which would be a yes to a proxy that asks over HTTP.
+func (s *street) grpc(t *testing.T) {
+	for _, f := range s.fronts {
+		path := s.wallet("ann")
+		a := s.through(f, callOf{method: "POST", path: path, session: s.session("ann"), header: map[string]string{"Content-Type": "application/grpc"}})
+		if (a.Status == 200) != f.grpc || f.grpc && a.Header.Get("Grpc-Status") != "7" || !f.grpc && a.Status != 403 || s.backend.Executions(path) != 0 {
+			t.Errorf("%s: %d %v, %d executions", f.name, a.Status, a.Header, s.backend.Executions(path))
+		}
+	}
+}
+
+// A ledger that fails lets nobody through, and a client that is told so learns when to come back.
+func (s *street) noLedger(t *testing.T) {
+	if err := s.service.ledger.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range s.fronts {
+		path := s.wallet("ann")
+		a := s.through(f, callOf{method: "POST", path: path, body: "{}", session: s.session("ann"), elevated: s.elevated("ann", "wallet:export")})
+		if a.Status != f.status(503) || codeOf(a) != "consumption_store_unavailable" || a.Header.Get("Retry-After") == "" || s.backend.Executions(path) != 0 {
+			t.Errorf("%s: %d %v %s, %d executions", f.name, a.Status, a.Header, a.Body, s.backend.Executions(path))
+		}
+	}
+}
+
 // A Stepward that does not answer lets nothing through, and one that is back does.
 func (s *street) stopped(t *testing.T) {
 	extAuthz, forwardAuth, door := s.service.extAuthz.String(), s.service.forwardAuth.String(), s.service.Addr().String()
 	adminAt := s.service.AdminAddr().String()
 	read := callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")}
-	requests := map[*front]*http.Request{}
-	for _, f := range s.fronts[1:] {
-		r := s.request(read)
-		r.URL.Host = f.address
-		requests[f] = r
-	}
+	signIn := callOf{method: "POST", path: s.issuer.Prefix() + "/emailVerifications/signin", body: "{}"}
 	s.stop()
 	before := s.origin.count()
-	for f, r := range requests {
-		res, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			t.Errorf("%s: %v", f.name, err)
-			continue
-		}
-		_ = res.Body.Close()
-		if res.StatusCode < 500 {
-			t.Errorf("%s: %d without a Stepward", f.name, res.StatusCode)
+	for _, f := range s.fronts[1:] {
+		if a, b := s.through(f, read), s.through(f, signIn); a.Status != f.away || b.Status != f.awayBody {
+			t.Errorf("%s: %d and %d without a Stepward, want %d and %d", f.name, a.Status, b.Status, f.away, f.awayBody)
 		}
 	}
 	if n := s.origin.count() - before; n != 0 {

@@ -38,6 +38,8 @@ type front struct {
 	status func(int) int
 	// grpc: gRPC clients get gRPC's refusals.
 	grpc bool
+	// away is what a client gets while there is no Stepward; awayBody, where the body decides.
+	away, awayBody int
 }
 
 func asItIs(status int) int { return status }
@@ -71,6 +73,8 @@ func (r *recorder) ServeHTTP(w http.ResponseWriter, q *http.Request) {
 		fmt.Fprintf(w, `{"bytes":%d,"error":%q}`, n, fmt.Sprint(err))
 	case strings.HasSuffix(q.URL.Path, "/busy"):
 		w.WriteHeader(http.StatusServiceUnavailable)
+	case strings.HasSuffix(q.URL.Path, "/dead"):
+		panic(http.ErrAbortHandler)
 	default:
 		r.next.ServeHTTP(w, q)
 	}
@@ -110,7 +114,7 @@ func newStreet(t *testing.T) *street {
 	return s
 }
 
-// policyWithSocket is the shipped policy with three routes more.
+// policyWithSocket is the shipped policy with routes of the recorder.
 func (s *street) policyWithSocket() string {
 	dir := filepath.Join(s.dir, "policy")
 	if err := os.CopyFS(dir, rego.FS); err != nil {
@@ -129,6 +133,7 @@ func (s *street) policyWithSocket() string {
   "GET /sdk/{environmentId}/socket": {operation: user.read, websocket: true}
   "POST /sdk/{environmentId}/upload": {operation: user.read}
   "POST /sdk/{environmentId}/busy": {operation: user.read}
+  "POST /sdk/{environmentId}/dead": {operation: user.read}
 `
 	s.write("policy/data.yaml", data)
 	return dir
@@ -169,9 +174,13 @@ func (s *street) envoy(name, config string, status func(int) int) *front {
 	s.t.Helper()
 	program := s.part(".work/venv/bin/envoy")
 	file, address := s.example("envoy/" + config)
+	// The worst case: Envoy obeys x-envoy-* of clients that it takes for internal ones.
+	const edge = "use_remote_address: true"
+	text := strings.Replace(string(must(os.ReadFile(file))), edge, edge+"\n                internal_address_config: {cidr_ranges: [{address_prefix: 0.0.0.0, prefix_len: 0}]}", 1)
+	s.write("front/envoy/"+config, text)
 	s.valid(program, "--mode", "validate", "-c", file)
 	return &front{
-		name: name, address: address, status: status, grpc: true,
+		name: name, address: address, status: status, grpc: true, away: 503, awayBody: 503,
 		program: testkit.StartProgram(s.t, s.dir, address, program, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"),
 	}
 }
@@ -192,7 +201,7 @@ func (s *street) nginx() *front {
 	s.valid(program, append(args, "-t")...)
 	args[len(args)-1] += "daemon off;"
 	return &front{
-		name: "nginx", address: address, program: testkit.StartProgram(s.t, dir, address, program, args...),
+		name: "nginx", address: address, away: 503, awayBody: 503, program: testkit.StartProgram(s.t, dir, address, program, args...),
 		status: func(status int) int {
 			if status == 401 {
 				return 401
@@ -208,7 +217,7 @@ func (s *street) caddy() *front {
 	file, address := s.example("caddy/Caddyfile")
 	s.valid(program, "validate", "--adapter", "caddyfile", "--config", file)
 	return &front{
-		name: "caddy", address: address, status: asItIs,
+		name: "caddy", address: address, status: asItIs, away: 502, awayBody: 502,
 		program: testkit.StartProgram(s.t, s.dir, address, program, "run", "--adapter", "caddyfile", "--config", file),
 	}
 }
@@ -219,7 +228,7 @@ func (s *street) haproxy() *front {
 	file, address := s.example("haproxy/haproxy.cfg")
 	s.valid(program, "-c", "-f", file)
 	return &front{
-		name: "haproxy", address: address, status: asItIs, grpc: true,
+		name: "haproxy", address: address, status: asItIs, grpc: true, away: 503, awayBody: 503,
 		program: testkit.StartProgram(s.t, s.dir, address, program, "-db", "-f", file),
 	}
 }

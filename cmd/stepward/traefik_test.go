@@ -84,7 +84,7 @@ func (s *street) traefik() *front {
 	}
 	server := httptest.NewServer(t)
 	s.t.Cleanup(server.Close)
-	return &front{name: "traefik, replayed", address: server.Listener.Addr().String(), status: asItIs}
+	return &front{name: "traefik, replayed", address: server.Listener.Addr().String(), status: asItIs, away: 500, awayBody: 502}
 }
 
 func (t *traefik) ServeHTTP(w http.ResponseWriter, r *http.Request) {
