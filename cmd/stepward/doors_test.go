@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -20,6 +21,7 @@ import (
 	"github.com/coder/websocket"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/stepward/stepward/config"
 	"github.com/stepward/stepward/examples/backend"
 	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/testkit"
@@ -248,6 +250,63 @@ func (s *street) bodies(t *testing.T) {
 			if a.Status != status || a.Code != code || (reached == 1) != (status == 422) {
 				t.Errorf("%s, %s: got %d %q, %d reached the backend; want %d %q", f.name, row.name, a.Status, a.Code, reached, status, code)
 			}
+		}
+	}
+}
+
+// The first command of each guide works as pasted: each proxy takes its example, and Stepward the file beside it.
+func TestExamplesAreTakenAsTheyAre(t *testing.T) {
+	root, bin := must(filepath.Abs("../..")), t.TempDir()
+	for name, program := range map[string]string{
+		"stepward": must(os.Executable()), "envoy": testkit.Part(t, root+"/.work/venv/bin/envoy"), "caddy": testkit.Part(t, root+"/.work/bin/caddy"),
+		"nginx": testkit.Part(t, "nginx", "/usr/sbin/nginx"), "haproxy": testkit.Part(t, "haproxy", "/usr/sbin/haproxy"),
+	} {
+		if err := os.Symlink(program, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guides := must(filepath.Glob(root + "/docs/doors/[a-z]*.md"))
+	if len(guides) != 5 {
+		t.Fatal(guides)
+	}
+	for _, guide := range guides {
+		_, command, _ := strings.Cut(string(must(os.ReadFile(guide))), "\n    ")
+		command, _, _ = strings.Cut(command, "\n")
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(command, "-p /tmp ", "-p "+t.TempDir()+" ", 1))
+		cmd.Dir, cmd.Env = root, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), asProgram+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "configuration and policy are good") {
+			t.Errorf("%s: %s: %v\n%s", filepath.Base(guide), command, err, out)
+		}
+	}
+}
+
+// Each example's two files speak of the same doors, and its proxy waits longer for an answer than the ledger may take: a late yes has spent
+// a token for nothing.
+func TestExamplesAgree(t *testing.T) {
+	for _, row := range []struct {
+		file, patience string // a pattern of the duration; "" where there is no choice
+	}{
+		{"envoy/envoy.yaml", `timeout: (\w+) # 200ms by itself`},
+		{"envoy/envoy-http.yaml", `cluster: stepward, timeout: (\w+)`},
+		{"nginx/nginx.conf", `proxy_read_timeout (\w+); # more`},
+		{"caddy/Caddyfile", `response_header_timeout (\w+) `},
+		{"traefik/dynamic.yaml", ""},
+		{"haproxy/haproxy.cfg", ""},
+	} {
+		path := "../../examples/" + row.file
+		text, ours := string(must(os.ReadFile(path))), filepath.Dir(path)+"/stepward.yaml"
+		for _, port := range []string{"9191", "9192", "8080", "8081"} {
+			if strings.Contains(text, port) && !strings.Contains(string(must(os.ReadFile(ours))), "127.0.0.1:"+port) {
+				t.Errorf("%s: Stepward does not listen at %s", row.file, port)
+			}
+		}
+		if row.patience == "" {
+			continue
+		}
+		c := must(config.Load(ours, config.LoadOptions{}))
+		found := regexp.MustCompile(row.patience).FindStringSubmatch(text)
+		if found == nil || must(time.ParseDuration(found[1])) < c.LedgerOptions.ReserveTimeout+c.ExtAuthz.SpendBudget {
+			t.Errorf("%s waits %q, the ledger may take %s", row.file, found, c.LedgerOptions.ReserveTimeout)
 		}
 	}
 }
