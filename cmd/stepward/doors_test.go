@@ -8,7 +8,6 @@ import (
 	"io/fs"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -101,7 +100,7 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 			return callOf{method: "POST", path: p, body: exportID, session: session, elevated: s.elevated("ann", "wallet:export"), header: map[string]string{"Early-Data": "1"}}
 		}, 425, "too_early"},
 		{"a preflight", func(p string) callOf {
-			return callOf{method: "OPTIONS", path: p, elevated: s.elevated("ann", "wallet:export"),
+			return callOf{method: "OPTIONS", path: p, session: session, elevated: s.elevated("ann", "wallet:export"),
 				header: map[string]string{"Origin": testAudience, "Access-Control-Request-Method": "POST"}}
 		}, 204, ""},
 		{"a preflight for another method", func(p string) callOf {
@@ -136,6 +135,9 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 					if !strings.Contains(a.Header.Get("Step-Up-Challenge"), "code="+row.code) || len(a.Header["Www-Authenticate"]) > 1 {
 						t.Errorf("%s: the header is %v", row.name, a.Header)
 					}
+				}
+				if row.name == "a preflight" && len(reached) == 1 && (reached[0].Header.Get("Authorization") == "") != f.whole {
+					t.Errorf("%s: the backend was told %v", row.name, reached[0].Header)
 				}
 				if row.name != "a good token" || len(reached) != 1 {
 					continue
@@ -618,7 +620,7 @@ func (s *street) grpc(t *testing.T) {
 	for _, f := range s.fronts {
 		path := s.wallet("ann")
 		a := s.through(f, callOf{method: "POST", path: path, session: s.session("ann"), header: map[string]string{"Content-Type": "application/grpc"}})
-		if (a.Status == 200) != f.grpc || f.grpc && a.Header.Get("Grpc-Status") != "7" || !f.grpc && a.Status != 403 || s.backend.Executions(path) != 0 {
+		if (a.Status == 200) != f.whole || f.whole && a.Header.Get("Grpc-Status") != "7" || !f.whole && a.Status != 403 || s.backend.Executions(path) != 0 {
 			t.Errorf("%s: %d %v, %d executions", f.name, a.Status, a.Header, s.backend.Executions(path))
 		}
 	}
@@ -683,10 +685,7 @@ func (s *street) accessLog(t *testing.T) {
 // What failure_mode_allow does: without a Stepward Envoy forwards everything, unjudged. A Stepward that is there and in trouble
 // still refuses, since that is an answer and no failure.
 func TestFailureModeAllowIsAnOpenDoor(t *testing.T) {
-	s := &street{world: newWorld(t)}
-	s.origin = &recorder{next: s.world.origin.Config.Handler}
-	s.origin.server = httptest.NewServer(s.origin)
-	t.Cleanup(s.origin.server.Close)
+	s := emptyStreet(t)
 	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}", "trusted_proxies: [127.0.0.1/32]",
 		"ledger_options: {capacity: 1}")
 	program := s.part(".work/venv/bin/envoy")
@@ -726,5 +725,23 @@ func TestFailureModeAllowIsAnOpenDoor(t *testing.T) {
 		if s.origin.count() != before+1 {
 			t.Errorf("%s: failure_mode_allow no longer forwards what nobody judged: say so in docs/doors/envoy.md", f.name)
 		}
+	}
+}
+
+// What the guide has a route of Envoy's say takes effect.
+func TestWhatARouteOfEnvoysSays(t *testing.T) {
+	s := emptyStreet(t)
+	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}", "trusted_proxies: [127.0.0.1/32]")
+	_, snippet, _ := strings.Cut(string(must(os.ReadFile("../../docs/doors/envoy.md"))), "```yaml\n")
+	snippet, _, _ = strings.Cut(snippet, "```")
+	file, address := s.example("envoy/envoy.yaml")
+	const route = "                          route: {cluster: backend, timeout: 0s}\n"
+	const indent = "                          "
+	text := strings.Replace(string(must(os.ReadFile(file))), route, route+indent+strings.ReplaceAll(strings.TrimSpace(snippet), "\n", "\n"+indent)+"\n", 1)
+	file = s.write("front/route.yaml", text)
+	testkit.StartProgram(t, s.dir, address, s.part(".work/venv/bin/envoy"), "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error")
+	a := s.through(&front{address: address}, callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")})
+	if a.Code != "environment_mismatch" || a.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("another environment and profile: %d %v %s", a.Status, a.Header, a.Body)
 	}
 }

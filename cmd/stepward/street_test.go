@@ -36,8 +36,8 @@ type front struct {
 	program       *testkit.Program // nil where Stepward itself listens
 	// status is what a client sees of a refusal's status, where the proxy does not pass it on.
 	status func(int) int
-	// grpc: gRPC clients get gRPC's refusals.
-	grpc bool
+	// whole: all of Stepward's answer has effect: gRPC clients get gRPC's refusals, and preflights lose their credentials.
+	whole bool
 	// away is what a client gets while there is no Stepward; awayBody, where the body decides.
 	away, awayBody int
 }
@@ -89,19 +89,24 @@ func (r *recorder) since(n int) []*http.Request {
 
 func (r *recorder) count() int { return len(r.since(0)) }
 
-// newStreet starts everything. The configurations are those of examples/, with other addresses.
-func newStreet(t *testing.T) *street {
+// emptyStreet is a backend. What stands in front of it is still to be built.
+func emptyStreet(t *testing.T, edits ...func(*backend.Config)) *street {
 	t.Helper()
-	s := &street{world: newWorld(t, func(c *backend.Config) {
-		c.Pause, c.Origins = 300*time.Millisecond, []string{testAudience}
-	})}
+	s := &street{world: newWorld(t, edits...)}
 	s.origin = &recorder{next: s.world.origin.Config.Handler}
 	s.origin.server = httptest.NewServer(s.origin)
 	t.Cleanup(s.origin.server.Close)
+	return s
+}
+
+// newStreet starts everything. The configurations are those of examples/, with other addresses.
+func newStreet(t *testing.T) *street {
+	t.Helper()
+	s := emptyStreet(t, func(c *backend.Config) { c.Pause, c.Origins = 300*time.Millisecond, []string{testAudience} })
 	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}",
 		"trusted_proxies: [127.0.0.1/32]", "policy: {path: "+s.policyWithSocket()+"}", "challenge: {cors: {allowed_origins: ["+testAudience+"]}}")
 	s.fronts = []*front{
-		{name: "stepward", address: s.service.Addr().String(), status: asItIs, grpc: true},
+		{name: "stepward", address: s.service.Addr().String(), status: asItIs, whole: true},
 		s.envoy("envoy", "envoy.yaml", asItIs),
 		s.envoy("envoy-http", "envoy-http.yaml", func(status int) int {
 			if status >= 500 {
@@ -180,7 +185,7 @@ func (s *street) envoy(name, config string, status func(int) int) *front {
 	s.write("front/envoy/"+config, text)
 	s.valid(program, "--mode", "validate", "-c", file)
 	return &front{
-		name: name, address: address, status: status, grpc: true, away: 503, awayBody: 503,
+		name: name, address: address, status: status, whole: true, away: 503, awayBody: 503,
 		program: testkit.StartProgram(s.t, s.dir, address, program, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"),
 	}
 }
@@ -228,7 +233,7 @@ func (s *street) haproxy() *front {
 	file, address := s.example("haproxy/haproxy.cfg")
 	s.valid(program, "-c", "-f", file)
 	return &front{
-		name: "haproxy", address: address, status: asItIs, grpc: true, away: 503, awayBody: 503,
+		name: "haproxy", address: address, status: asItIs, whole: true, away: 503, awayBody: 503,
 		program: testkit.StartProgram(s.t, s.dir, address, program, "-db", "-f", file),
 	}
 }
