@@ -198,8 +198,10 @@ func (s *street) judged(t *testing.T) {
 		}
 		for name, values := range r.Header {
 			meant := http.CanonicalHeaderKey(nameMark.ReplaceAllString(name, "-"))
-			ours := strings.HasPrefix(meant, "Stepward-")
-			if name == "Upgrade" && !strings.HasSuffix(r.URL.Path, "/socket") || meant == elevatedHeader || meant == "X-Mfa-Auth-Token" || ours && (meant != name || len(values) != 1) {
+			switch {
+			case meant == elevatedHeader, meant == "X-Mfa-Auth-Token",
+				strings.HasPrefix(meant, "Stepward-") && (meant != name || len(values) != 1),
+				name == "Upgrade" && !strings.HasSuffix(r.URL.Path, "/socket"):
 				t.Errorf("%s %s arrived with %s: %q", r.Method, r.RequestURI, name, values)
 			}
 		}
@@ -373,7 +375,7 @@ func (s *street) spoofs(t *testing.T) {
 		{"POST " + prefix + "/emailVerifications/signin HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2", "{}", ""},
 	}
 	for _, f := range s.fronts {
-		believed := f.program == nil && f.name == "stepward" // it takes this client for a proxy
+		believed := f == s.fronts[0] // Stepward itself takes this client for a proxy that it trusts
 		withheld := rules.Withheld(believed)
 		if !believed {
 			withheld = append(withheld, "X-Request-Id")
@@ -735,9 +737,9 @@ func TestWhatARouteOfEnvoysSays(t *testing.T) {
 	_, snippet, _ := strings.Cut(string(must(os.ReadFile("../../docs/doors/envoy.md"))), "```yaml\n")
 	snippet, _, _ = strings.Cut(snippet, "```")
 	file, address := s.example("envoy/envoy.yaml")
-	const route = "                          route: {cluster: backend, timeout: 0s}\n"
-	const indent = "                          "
-	text := strings.Replace(string(must(os.ReadFile(file))), route, route+indent+strings.ReplaceAll(strings.TrimSpace(snippet), "\n", "\n"+indent)+"\n", 1)
+	const route = "route: {cluster: backend, timeout: 0s}"
+	indent := "\n" + strings.Repeat(" ", 26)
+	text := strings.Replace(string(must(os.ReadFile(file))), route, route+indent+strings.ReplaceAll(strings.TrimSpace(snippet), "\n", indent), 1)
 	file = s.write("front/route.yaml", text)
 	testkit.StartProgram(t, s.dir, address, s.part(".work/venv/bin/envoy"), "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error")
 	a := s.through(&front{address: address}, callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")})
