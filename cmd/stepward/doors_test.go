@@ -553,24 +553,26 @@ func (s *street) race(t *testing.T) {
 	}
 }
 
-// The first event of a signing ceremony is there before the last is sent.
+// The first event of a ceremony is there before the last is sent, also where the body decides.
 func (s *street) streams(t *testing.T) {
 	wallet := must(s.backend.CreateWallet("ann")).ID
 	for _, f := range s.fronts {
-		r := s.request(callOf{method: "POST", path: s.issuer.Prefix() + "/waas/" + wallet + "/signMessage", body: `{"message":"m"}`, session: s.session("ann"),
-			header: map[string]string{"Accept": "text/event-stream"}})
-		r.URL.Host = f.address
-		res, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewReader(res.Body)
-		first, err := lines.ReadString('\n')
-		at := time.Now()
-		rest, err2 := io.ReadAll(lines)
-		_ = res.Body.Close()
-		if took := time.Since(at); err != nil || err2 != nil || res.StatusCode != http.StatusOK || took < 100*time.Millisecond || !strings.Contains(string(rest), "signature") {
-			t.Errorf("%s: %d %q, the rest %s later: %s (%v, %v)", f.name, res.StatusCode, first, took, rest, err, err2)
+		for path, body := range map[string]string{"/waas/" + wallet + "/signMessage": `{"message":"m"}`, "/waas/create": `{"chain":"SVM"}`} {
+			r := s.request(callOf{method: "POST", path: s.issuer.Prefix() + path, body: body, session: s.session("ann"),
+				header: map[string]string{"Accept": "text/event-stream", "Content-Type": "application/json"}})
+			r.URL.Host = f.address
+			res, err := http.DefaultTransport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewReader(res.Body)
+			first, err := lines.ReadString('\n')
+			at := time.Now()
+			rest, err2 := io.ReadAll(lines)
+			_ = res.Body.Close()
+			if took := time.Since(at); err != nil || err2 != nil || res.StatusCode != http.StatusOK || took < 100*time.Millisecond || !strings.Contains(string(rest), "ceremony_complete") {
+				t.Errorf("%s, %s: %d %q, the rest %s later: %s (%v, %v)", f.name, path, res.StatusCode, first, took, rest, err, err2)
+			}
 		}
 	}
 }
