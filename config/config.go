@@ -28,8 +28,8 @@ type Config struct {
 	UpstreamTLS UpstreamTLS `yaml:"upstream_tls"`
 	// ExtAuthz is the door for Envoy, whose ext_authz filter asks here over gRPC before it forwards.
 	ExtAuthz ExtAuthz `yaml:"ext_authz"`
-	// ForwardAuth is the door for nginx (auth_request), Traefik (ForwardAuth), Caddy (forward_auth), HAProxy, and Envoy's ext_authz
-	// over HTTP. They ask over HTTP before they forward. Whoever asks must be one of trusted_proxies.
+	// ForwardAuth is the door for nginx (auth_request), Traefik (ForwardAuth), Caddy (forward_auth), and Envoy's ext_authz over HTTP.
+	// They ask over HTTP before they forward. Whoever asks must be one of trusted_proxies.
 	ForwardAuth ForwardAuth `yaml:"forward_auth"`
 	// Admin is the listener for /healthz, /readyz and /metrics.
 	Admin Admin `yaml:"admin"`

@@ -74,7 +74,7 @@ func newJudge(c Config) (*judge, error) {
 	if !c.Credentials.ForwardMFA {
 		spent = append(spent, c.Credentials.MFAHeader)
 	}
-	j.spent, j.withheld = withTwins(spent), withTwins(append(c.Rules.Withheld(), spent...))
+	j.spent, j.withheld = withTwins(spent), withTwins(append(c.Rules.Withheld(true), spent...))
 	return j, nil
 }
 

@@ -4,19 +4,14 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
-	"fmt"
 	"io"
 	"io/fs"
-	"maps"
 	"net"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -25,295 +20,12 @@ import (
 	"github.com/coder/websocket"
 	"go.yaml.in/yaml/v3"
 
+	"github.com/stepward/stepward/config"
 	"github.com/stepward/stepward/examples/backend"
+	"github.com/stepward/stepward/internal/decisionlog"
 	"github.com/stepward/stepward/internal/testkit"
 	"github.com/stepward/stepward/rego"
 )
-
-// street is one Stepward with all its doors open, one backend, and other proxies that ask or are asked for.
-type street struct {
-	*world
-	origin *recorder
-	fronts []*front
-}
-
-// front is one way from a client to the backend.
-type front struct {
-	name, address string
-	program       *testkit.Program // nil where Stepward itself listens
-	// status is what a client sees of a refusal's status, where the proxy does not pass it on.
-	status func(int) int
-	// bodies: the door can show the policy a request's body.
-	bodies bool
-	// own: refusals that the proxy makes by itself before it asks, by name of the row.
-	own map[string]bool
-}
-
-func asItIs(status int) int { return status }
-
-// recorder writes down what reaches the backend.
-type recorder struct {
-	next   http.Handler
-	server *httptest.Server
-	mu     sync.Mutex
-	seen   []*http.Request // guarded by mu
-}
-
-func (r *recorder) ServeHTTP(w http.ResponseWriter, q *http.Request) {
-	r.mu.Lock()
-	r.seen = append(r.seen, q.Clone(context.Background()))
-	r.mu.Unlock()
-	switch {
-	case strings.HasSuffix(q.URL.Path, "/socket"):
-		c, err := websocket.Accept(w, q, &websocket.AcceptOptions{InsecureSkipVerify: true})
-		if err != nil {
-			return
-		}
-		defer c.CloseNow()
-		for kind, data, err := c.Read(q.Context()); err == nil; kind, data, err = c.Read(q.Context()) {
-			if c.Write(q.Context(), kind, data) != nil {
-				return
-			}
-		}
-	case strings.HasSuffix(q.URL.Path, "/upload"):
-		n, err := io.Copy(io.Discard, q.Body)
-		fmt.Fprintf(w, `{"bytes":%d,"error":%q}`, n, fmt.Sprint(err))
-	default:
-		r.next.ServeHTTP(w, q)
-	}
-}
-
-// since returns what has been seen from the n-th request on.
-func (r *recorder) since(n int) []*http.Request {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return slices.Clone(r.seen[n:])
-}
-
-func (r *recorder) count() int { return len(r.since(0)) }
-
-// newStreet starts everything. The configurations are those of examples/, with other addresses.
-func newStreet(t *testing.T) *street {
-	t.Helper()
-	s := &street{world: newWorld(t, func(c *backend.Config) { c.Pause = 300 * time.Millisecond })}
-	s.origin = &recorder{next: s.world.origin.Config.Handler}
-	s.origin.server = httptest.NewServer(s.origin)
-	t.Cleanup(s.origin.server.Close)
-	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}",
-		"trusted_proxies: [127.0.0.1/32]", "policy: {path: "+s.policyWithSocket()+"}", "challenge: {cors: {allowed_origins: ["+testAudience+"]}}")
-	s.fronts = []*front{
-		{name: "stepward", address: s.service.Addr().String(), status: asItIs, bodies: true},
-		s.envoy("envoy", "envoy.yaml", asItIs),
-		s.envoy("envoy-http", "envoy-http.yaml", func(status int) int {
-			if status >= 500 {
-				return 403
-			}
-			return status
-		}),
-		s.nginx(), s.caddy(), s.haproxy(), s.traefik(),
-	}
-	return s
-}
-
-// policyWithSocket is the shipped policy with two routes more.
-func (s *street) policyWithSocket() string {
-	dir := filepath.Join(s.dir, "policy")
-	if err := os.CopyFS(dir, rego.FS); err != nil {
-		s.t.Fatal(err)
-	}
-	data := string(must(fs.ReadFile(rego.FS, "data.yaml")))
-	for from, to := range map[string]string{
-		"mfa_actions: []": "mfa_actions: [wallet.waas.offline_recovery_trigger]", "sdk_minimums: advise": "sdk_minimums: enforce",
-	} {
-		if !strings.Contains(data, from) {
-			s.t.Fatalf("the shipped data has no %q", from)
-		}
-		data = strings.Replace(data, from, to, 1)
-	}
-	data += `
-  "GET /sdk/{environmentId}/socket": {operation: user.read, websocket: true}
-  "POST /sdk/{environmentId}/upload": {operation: user.read}
-`
-	s.write("policy/data.yaml", data)
-	return dir
-}
-
-// example writes a configuration of examples/ with the addresses of this street, and returns its file and where clients go.
-func (s *street) example(name string) (file, address string) {
-	s.t.Helper()
-	text := string(must(os.ReadFile(filepath.Join("../../examples", name))))
-	address = freeAddress(s.t)
-	port := func(a string) string { return a[strings.LastIndexByte(a, ':')+1:] }
-	for at, is := range map[string]string{
-		"10000": address, "9000": s.origin.server.Listener.Addr().String(), "9191": s.service.extAuthz.String(),
-		"9192": s.service.forwardAuth.String(), "8080": s.service.Addr().String(), "8081": s.service.AdminAddr().String(),
-	} {
-		for _, form := range []string{"127.0.0.1:%s", "port_value: %s}", "port %s ", "http://:%s {"} {
-			text = strings.ReplaceAll(text, fmt.Sprintf(form, at), fmt.Sprintf(form, port(is)))
-		}
-	}
-	return s.write(filepath.Join("front", filepath.Base(name)), text), address
-}
-
-// valid has the proxy itself check a configuration.
-func (s *street) valid(name string, args ...string) {
-	s.t.Helper()
-	if out, err := exec.CommandContext(s.t.Context(), name, args...).CombinedOutput(); err != nil {
-		s.t.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
-}
-
-// part is a program that test/run puts below .work.
-func (s *street) part(name string) string {
-	s.t.Helper()
-	return testkit.Part(s.t, must(filepath.Abs(filepath.Join("../..", name))))
-}
-
-func (s *street) envoy(name, config string, status func(int) int) *front {
-	s.t.Helper()
-	program := s.part(".work/venv/bin/envoy")
-	file, address := s.example("envoy/" + config)
-	s.valid(program, "--mode", "validate", "-c", file)
-	return &front{
-		name: name, address: address, status: status, bodies: true,
-		program: testkit.StartProgram(s.t, s.dir, address, program, "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "warning"),
-		own:     map[string]bool{"an encoded slash": true, "an underscore": true, "a null": true},
-	}
-}
-
-func (s *street) nginx() *front {
-	s.t.Helper()
-	program := testkit.Part(s.t, "nginx", "/usr/sbin/nginx")
-	file, address := s.example("nginx/nginx.conf")
-	dir := filepath.Join(s.dir, "nginx")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		s.t.Fatal(err)
-	}
-	args := []string{"-p", dir, "-c", file, "-g", "user root;"}
-	if os.Getuid() != 0 {
-		args = args[:4]
-	}
-	s.valid(program, append(args, "-t")...)
-	args[len(args)-1] += "daemon off;"
-	return &front{
-		name: "nginx", address: address, program: testkit.StartProgram(s.t, dir, address, program, args...),
-		status: func(status int) int {
-			if status == 401 {
-				return 401
-			}
-			return 403
-		},
-	}
-}
-
-func (s *street) caddy() *front {
-	s.t.Helper()
-	program := s.part(".work/bin/caddy")
-	file, address := s.example("caddy/Caddyfile")
-	s.valid(program, "validate", "--adapter", "caddyfile", "--config", file)
-	return &front{
-		name: "caddy", address: address, status: asItIs,
-		program: testkit.StartProgram(s.t, s.dir, address, program, "run", "--adapter", "caddyfile", "--config", file),
-	}
-}
-
-func (s *street) haproxy() *front {
-	s.t.Helper()
-	program := testkit.Part(s.t, "haproxy", "/usr/sbin/haproxy")
-	file, address := s.example("haproxy/haproxy.cfg")
-	s.valid(program, "-c", "-f", file)
-	return &front{
-		name: "haproxy", address: address, status: asItIs, bodies: true,
-		program: testkit.StartProgram(s.t, s.dir, address, program, "-db", "-f", file),
-	}
-}
-
-// traefik is no Traefik, whose module cannot be built here: it asks and forwards as Traefik's ForwardAuth does (traefik/traefik,
-// pkg/middlewares/auth/forward.go, ServeHTTP and writeHeader with trustForwardHeader false), with what examples/traefik/dynamic.yaml
-// says.
-func (s *street) traefik() *front {
-	s.t.Helper()
-	text := string(must(os.ReadFile("../../examples/traefik/dynamic.yaml")))
-	var conf struct {
-		HTTP struct {
-			Middlewares map[string]struct {
-				ForwardAuth struct {
-					Address             string
-					TrustForwardHeader  bool     `yaml:"trustForwardHeader"`
-					AuthResponseHeaders []string `yaml:"authResponseHeaders"`
-				} `yaml:"forwardAuth"`
-				Headers struct {
-					CustomRequestHeaders map[string]string `yaml:"customRequestHeaders"`
-				}
-			}
-		}
-	}
-	if err := yaml.Unmarshal([]byte(text), &conf); err != nil {
-		s.t.Fatal(err)
-	}
-	auth, spent := conf.HTTP.Middlewares["stepward"].ForwardAuth, conf.HTTP.Middlewares["spent"].Headers.CustomRequestHeaders
-	if auth.TrustForwardHeader || len(auth.AuthResponseHeaders) == 0 || len(spent) == 0 {
-		s.t.Fatalf("%+v", conf)
-	}
-	address := strings.Replace(auth.Address, "127.0.0.1:9192", s.service.forwardAuth.String(), 1)
-	hops := []string{"Connection", "Keep-Alive", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailers", "Transfer-Encoding", "Upgrade"}
-	upstream := httputil.NewSingleHostReverseProxy(must(url.Parse(s.origin.server.URL)))
-	upstream.FlushInterval = time.Millisecond
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ask, err := http.NewRequestWithContext(r.Context(), http.MethodGet, address, nil)
-		if err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-		ask.Header = r.Header.Clone()
-		for _, hop := range hops {
-			ask.Header.Del(hop)
-		}
-		client, _, _ := net.SplitHostPort(r.RemoteAddr)
-		for name, value := range map[string]string{
-			"X-Forwarded-For": client, "X-Forwarded-Method": r.Method, "X-Forwarded-Proto": "http", "X-Forwarded-Host": r.Host, "X-Forwarded-Uri": r.URL.RequestURI(),
-		} {
-			ask.Header.Set(name, value)
-		}
-		res, err := http.DefaultTransport.RoundTrip(ask)
-		if err != nil {
-			w.WriteHeader(http.StatusInternalServerError)
-			return
-		}
-		defer res.Body.Close()
-		if res.StatusCode < 200 || res.StatusCode >= 300 {
-			maps.Copy(w.Header(), res.Header)
-			w.WriteHeader(res.StatusCode)
-			_, _ = io.Copy(w, res.Body) // a client that is gone has no use for it
-			return
-		}
-		for _, name := range auth.AuthResponseHeaders {
-			r.Header.Del(name)
-			if values := res.Header.Values(name); len(values) > 0 {
-				r.Header[http.CanonicalHeaderKey(name)] = values
-			}
-		}
-		for name := range spent {
-			r.Header.Del(name)
-		}
-		r.RequestURI = r.URL.RequestURI()
-		upstream.ServeHTTP(w, r)
-	}))
-	s.t.Cleanup(server.Close)
-	return &front{name: "traefik, replayed", address: server.Listener.Addr().String(), status: asItIs}
-}
-
-// through sends one request by a front.
-func (s *street) through(f *front, c callOf) answer {
-	s.t.Helper()
-	r := s.request(c)
-	r.URL.Host, r.Host = f.address, "wallet.example"
-	res, err := http.DefaultTransport.RoundTrip(r)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	return s.read(res)
-}
 
 // codeOf is the reason of a refusal: nginx drops bodies, and its configuration makes one of the structured header.
 func codeOf(a answer) string {
@@ -374,16 +86,28 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 		}, 403, "mfa_token_required"},
 		{"no route", func(string) callOf { return callOf{method: "GET", path: "/elsewhere", session: session} }, 403, "route_unmatched"},
 		{"another method", func(string) callOf { return callOf{method: "PATCH", path: prefix + "/users", session: session} }, 405, "method_not_allowed"},
+		{"another method for an export", func(p string) callOf { return callOf{method: "GET", path: p, session: session} }, 405, "method_not_allowed"},
 		{"an administration route", func(string) callOf {
 			return callOf{method: "GET", path: "/api/v0/environments/x/users", session: session}
 		}, 403, "forbidden"},
 		{"a token in the query", func(string) callOf {
 			return callOf{method: "GET", path: prefix + "/users?x-dyn-elevated-access-token=x", session: session}
 		}, 400, "invalid_request"},
-		{"a tunnel", func(string) callOf {
+		{"early data", func(string) callOf {
 			return callOf{method: "GET", path: prefix + "/users", session: session, header: map[string]string{"Early-Data": "1"}}
 		}, 200, ""},
+		{"early data and a good token", func(p string) callOf {
+			return callOf{method: "POST", path: p, body: exportID, session: session, elevated: s.elevated("ann", "wallet:export"), header: map[string]string{"Early-Data": "1"}}
+		}, 425, "too_early"},
+		{"a preflight", func(p string) callOf {
+			return callOf{method: "OPTIONS", path: p, session: session, elevated: s.elevated("ann", "wallet:export"),
+				header: map[string]string{"Origin": testAudience, "Access-Control-Request-Method": "POST"}}
+		}, 204, ""},
+		{"a preflight for another method", func(p string) callOf {
+			return callOf{method: "OPTIONS", path: p, header: map[string]string{"Origin": testAudience, "Access-Control-Request-Method": "PUT"}}
+		}, 405, "method_not_allowed"},
 	}
+	told := map[string]http.Header{} // what the client of Stepward's own door, the first, is told of a refusal
 	for _, f := range s.fronts {
 		t.Run(f.name, func(t *testing.T) {
 			for _, row := range rows {
@@ -399,8 +123,21 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 				if a.Status != want || codeOf(a) != row.code || (len(reached) > 0) != (row.status < 400) {
 					t.Errorf("%s: got %d %q, %d reached the backend; want %d %q: %.300s", row.name, a.Status, codeOf(a), len(reached), want, row.code, a.Body)
 				}
-				if row.status >= 400 && !strings.Contains(a.Header.Get("Step-Up-Challenge"), "code="+row.code) {
-					t.Errorf("%s: Step-Up-Challenge is %q", row.name, a.Header.Get("Step-Up-Challenge"))
+				if row.status >= 400 {
+					if told[row.name] == nil {
+						told[row.name] = a.Header
+					}
+					for name := range told[row.name] {
+						if n := len(a.Header[name]); n != 1 {
+							t.Errorf("%s: %d fields %s", row.name, n, name)
+						}
+					}
+					if !strings.Contains(a.Header.Get("Step-Up-Challenge"), "code="+row.code) || len(a.Header["Www-Authenticate"]) > 1 {
+						t.Errorf("%s: the header is %v", row.name, a.Header)
+					}
+				}
+				if row.name == "a preflight" && len(reached) == 1 && (reached[0].Header.Get("Authorization") == "") != f.whole {
+					t.Errorf("%s: the backend was told %v", row.name, reached[0].Header)
 				}
 				if row.name != "a good token" || len(reached) != 1 {
 					continue
@@ -419,49 +156,191 @@ func TestEveryDoorJudgesAlike(t *testing.T) {
 	t.Run("bodies", func(t *testing.T) { s.bodies(t) })
 	t.Run("spoofs", func(t *testing.T) { s.spoofs(t) })
 	t.Run("attacks", func(t *testing.T) { s.attacks(t) })
+	t.Run("retries", func(t *testing.T) { s.retries(t) })
 	t.Run("race", func(t *testing.T) { s.race(t) })
 	t.Run("streams", func(t *testing.T) { s.streams(t) })
 	t.Run("sockets", func(t *testing.T) { s.sockets(t) })
 	t.Run("uploads", func(t *testing.T) { s.uploads(t) })
 	t.Run("accessLog", func(t *testing.T) { s.accessLog(t) })
+	t.Run("gRPC", func(t *testing.T) { s.grpc(t) })
+	t.Run("noLedger", func(t *testing.T) { s.noLedger(t) })
 	t.Run("stopped", func(t *testing.T) { s.stopped(t) })
+	t.Run("judged", func(t *testing.T) { s.judged(t) })
 }
 
-// An operation that the body decides is judged where the door shows the body, and refused where it cannot.
-func (s *street) bodies(t *testing.T) {
-	linking := callOf{method: "POST", path: s.issuer.Prefix() + "/emailVerifications/verify", session: s.session("ann"),
-		body: `{"verificationUUID":"x","verificationToken":"y"}`, header: map[string]string{"Content-Type": "application/json"}}
-	asking := linking
-	asking.body = `{"verificationUUID":"x","verificationToken":"y","requestedScopes":["wallet:export"]}`
-	forbidden := linking
-	forbidden.body = `{"verificationUUID":"x","verificationToken":"y","requestedScopes":["console:sso:update"]}`
-	long := linking
-	long.body = `{"verificationUUID":"x","requestedScopes":["wallet:export"],"pad":"` + strings.Repeat("x", 100<<10) + `"}`
-	for _, f := range s.fronts {
-		for what, c := range map[string]callOf{"linking": linking, "asking": asking, "forbidden": forbidden, "long": long} {
-			before := s.origin.count()
-			a := s.through(f, c)
-			reached := len(s.origin.since(before))
-			var code string
+// Whatever arrived at the backend has a decision of its own that let it pass, came where it was judged for, and has nothing with it that was
+// to stay behind.
+func (s *street) judged(t *testing.T) {
+	decided := map[string]decisionlog.Record{}
+	for line := range strings.Lines(s.file("decisions.jsonl")) {
+		var r decisionlog.Record
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			t.Fatal(err)
+		}
+		if r.Phase == "decision" {
+			decided[r.DecisionID] = r
+		}
+	}
+	arrivals := s.origin.since(0)
+	if len(arrivals) < 100 {
+		t.Fatalf("only %d requests arrived", len(arrivals))
+	}
+	for _, r := range arrivals {
+		ids := r.Header["Stepward-Decision-Id"]
+		if len(ids) != 1 {
+			t.Errorf("%s %s arrived with the decisions %q", r.Method, r.RequestURI, ids)
+			continue
+		}
+		d := decided[ids[0]]
+		delete(decided, ids[0]) // it was for one request
+		if d.Outcome != "allow" || d.Method != r.Method || !routed(d.Route, r) {
+			t.Errorf("%s %s arrived, judged as %q: %s %s", r.Method, r.RequestURI, d.Route, d.Outcome, d.Reason)
+		}
+		for name, values := range r.Header {
+			meant := http.CanonicalHeaderKey(nameMark.ReplaceAllString(name, "-"))
 			switch {
-			case !f.bodies:
-				code = "body_unreadable"
-			case what == "linking":
-				code = "elevated_access_token_required"
-			case what == "forbidden":
-				code = "forbidden"
-			case what == "long":
-				code = "body_too_large"
+			case meant == elevatedHeader, meant == "X-Mfa-Auth-Token",
+				strings.HasPrefix(meant, "Stepward-") && (meant != name || len(values) != 1),
+				name == "Upgrade" && !strings.HasSuffix(r.URL.Path, "/socket"):
+				t.Errorf("%s %s arrived with %s: %q", r.Method, r.RequestURI, name, values)
 			}
-			if code == "" {
-				if reached != 1 || a.Header.Get("Step-Up-Challenge") != "" {
-					t.Errorf("%s, %s: got %d %.200s, %d reached the backend", f.name, what, a.Status, a.Body, reached)
-				}
+		}
+	}
+}
+
+var nameMark = regexp.MustCompile(`[^A-Za-z0-9-]`)
+
+// routed reports whether a request is one of the route that a decision names. A preflight's names none.
+func routed(route string, r *http.Request) bool {
+	if route == "" {
+		return r.Method == http.MethodOptions
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc(route, http.NotFound)
+	_, pattern := mux.Handler(r)
+	return pattern == route
+}
+
+// An operation that the body decides is judged alike at every door: where a proxy shows no body, its configuration sends these paths through
+// Stepward's own door.
+func (s *street) bodies(t *testing.T) {
+	post := func(path, session, body string) callOf {
+		return callOf{method: "POST", path: s.issuer.Prefix() + path, session: session, body: body, header: map[string]string{"Content-Type": "application/json"}}
+	}
+	const verify, ids = "/emailVerifications/verify", `"verificationUUID":"x","verificationToken":"y"`
+	ann := s.session("ann")
+	for _, row := range []struct {
+		name   string
+		call   callOf
+		status int
+		code   string
+	}{
+		{"signing in", post("/emailVerifications/signin", "", "{"+ids+"}"), 422, "invalid_email_verification"},
+		{"asking for a step-up", post(verify, ann, "{"+ids+`,"requestedScopes":["wallet:export"]}`), 422, "invalid_email_verification"},
+		{"linking", post(verify, ann, "{"+ids+"}"), 403, "elevated_access_token_required"},
+		{"asking for too much", post(verify, ann, "{"+ids+`,"requestedScopes":["console:sso:update"]}`), 403, "forbidden"},
+		{"two readings", post(verify, ann, `{"requestedScopes":["wallet:export"],"requestedScopes":[]}`), 400, "body_unreadable"},
+		{"too long", post(verify, ann, "{"+ids+`,"requestedScopes":["wallet:export"],"pad":"`+strings.Repeat("x", 100<<10)+`"}`), 413, "body_too_large"},
+		{"nothing", post(verify, ann, ""), 403, "elevated_access_token_required"},
+	} {
+		for _, f := range s.fronts {
+			status, code := row.status, row.code
+			if f.name == "envoy-http" && row.name == "nothing" { // which tells it like a body that it does not show
+				status, code = 400, "body_unreadable"
+			}
+			before := s.origin.count()
+			a := s.through(f, row.call)
+			reached := len(s.origin.since(before))
+			if a.Status != status || a.Code != code || (reached == 1) != (status == 422) {
+				t.Errorf("%s, %s: got %d %q, %d reached the backend; want %d %q", f.name, row.name, a.Status, a.Code, reached, status, code)
+			}
+		}
+	}
+}
+
+// The first command of each guide works as pasted: each proxy takes its example, and Stepward the file beside it.
+func TestExamplesAreTakenAsTheyAre(t *testing.T) {
+	root, bin := must(filepath.Abs("../..")), t.TempDir()
+	for name, program := range map[string]string{
+		"stepward": must(os.Executable()), "envoy": testkit.Part(t, root+"/.work/venv/bin/envoy"), "caddy": testkit.Part(t, root+"/.work/bin/caddy"),
+		"nginx": testkit.Part(t, "nginx", "/usr/sbin/nginx"), "haproxy": testkit.Part(t, "haproxy", "/usr/sbin/haproxy"),
+	} {
+		if err := os.Symlink(program, filepath.Join(bin, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	guides := must(filepath.Glob(root + "/docs/doors/[a-z]*.md"))
+	if len(guides) != 5 {
+		t.Fatal(guides)
+	}
+	for _, guide := range guides {
+		_, command, _ := strings.Cut(string(must(os.ReadFile(guide))), "\n    ")
+		command, _, _ = strings.Cut(command, "\n")
+		cmd := exec.CommandContext(t.Context(), "sh", "-c", strings.Replace(command, "-p /tmp ", "-p "+t.TempDir()+" ", 1))
+		cmd.Dir, cmd.Env = root, append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), asProgram+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil || !strings.Contains(string(out), "configuration and policy are good") {
+			t.Errorf("%s: %s: %v\n%s", filepath.Base(guide), command, err, out)
+		}
+	}
+}
+
+// Each example's two files speak of the same doors, and its proxy waits longer for an answer than the ledger may take: a late yes has spent
+// a token for nothing.
+func TestExamplesAgree(t *testing.T) {
+	for _, row := range []struct {
+		file, patience string // a pattern of the duration; "" where there is no choice
+	}{
+		{"envoy/envoy.yaml", `timeout: (\w+) # 200ms by itself`},
+		{"envoy/envoy-http.yaml", `cluster: stepward, timeout: (\w+)`},
+		{"nginx/nginx.conf", `proxy_read_timeout (\w+); # more`},
+		{"caddy/Caddyfile", `response_header_timeout (\w+) `},
+		{"traefik/dynamic.yaml", ""},
+		{"haproxy/haproxy.cfg", ""},
+	} {
+		path := "../../examples/" + row.file
+		text, ours := string(must(os.ReadFile(path))), filepath.Dir(path)+"/stepward.yaml"
+		for _, port := range []string{"9191", "9192", "8080", "8081"} {
+			if strings.Contains(text, port) && !strings.Contains(string(must(os.ReadFile(ours))), "127.0.0.1:"+port) {
+				t.Errorf("%s: Stepward does not listen at %s", row.file, port)
+			}
+		}
+		if row.patience == "" {
+			continue
+		}
+		c := must(config.Load(ours, config.LoadOptions{}))
+		found := regexp.MustCompile(row.patience).FindStringSubmatch(text)
+		if found == nil || must(time.ParseDuration(found[1])) < c.LedgerOptions.ReserveTimeout+c.ExtAuthz.SpendBudget {
+			t.Errorf("%s waits %q, the ledger may take %s", row.file, found, c.LedgerOptions.ReserveTimeout)
+		}
+	}
+}
+
+// Each example that asks without showing bodies knows the paths that the shipped policy decides by them.
+func TestExamplesKnowWhatTheBodyDecides(t *testing.T) {
+	var data struct {
+		Mount  string
+		Routes map[string]struct {
+			ReadBody int `yaml:"read_body"`
+		}
+	}
+	if err := yaml.Unmarshal(must(fs.ReadFile(rego.FS, "data.yaml")), &data); err != nil {
+		t.Fatal(err)
+	}
+	quoted := regexp.MustCompile("/\\(verify\\|[^\"`\\s]+")
+	parameter := regexp.MustCompile(`\{[^}]+\}`)
+	for _, name := range []string{"nginx/nginx.conf", "caddy/Caddyfile", "traefik/dynamic.yaml"} {
+		paths, n := regexp.MustCompile(quoted.FindString(string(must(os.ReadFile("../../examples/"+name))))), 0
+		for pattern, route := range data.Routes {
+			if route.ReadBody == 0 {
 				continue
 			}
-			if codeOf(a) != code || reached != 0 {
-				t.Errorf("%s, %s: got %d %q, %d reached the backend, want %q", f.name, what, a.Status, codeOf(a), reached, code)
+			_, path, _ := strings.Cut(pattern, " ")
+			if n++; !paths.MatchString(data.Mount + parameter.ReplaceAllString(path, "x")) {
+				t.Errorf("%s: %s does not match %s", name, paths, pattern)
 			}
+		}
+		if n == 0 {
+			t.Error("the shipped policy decides nothing by a body")
 		}
 	}
 }
@@ -486,31 +365,60 @@ func raw(t *testing.T, address, text string) int {
 	return res.StatusCode
 }
 
-// What a client says under the names of verified facts never reaches the backend.
+// What a client says under the names of verified facts, and under those that only a proxy may use, never reaches the backend: neither where
+// the door asks, nor where it sends what the body decides.
 func (s *street) spoofs(t *testing.T) {
-	head := "GET " + s.issuer.Prefix() + "/users HTTP/1.1\r\nHost: wallet.example\r\nConnection: close\r\nAuthorization: Bearer " + s.session("ann") + "\r\n"
+	rules := must(s.service.newRules())
+	prefix := s.issuer.Prefix()
+	requests := []struct{ head, body, subject string }{
+		{"GET " + prefix + "/users HTTP/1.1\r\nAuthorization: Bearer " + s.session("ann"), "", "ann"},
+		{"POST " + prefix + "/emailVerifications/signin HTTP/1.1\r\nContent-Type: application/json\r\nContent-Length: 2", "{}", ""},
+	}
 	for _, f := range s.fronts {
-		for name, lines := range map[string]string{
-			"one":            "Stepward-Subject: mallory\r\nStepward-Scopes: wallet:export\r\nStepward-Decision-Id: x\r\nStepward-Environment: y\r\n",
-			"two":            "Stepward-Subject: mallory\r\nStepward-Subject: mallory\r\nStepward-Scopes: a\r\nStepward-Scopes: b\r\n",
-			"underscores":    "Stepward_Subject: mallory\r\nStepward_Scopes: mallory\r\n",
-			"the way in":     "X-Original-Uri: /api/v0/mallory\r\nX-Forwarded-Uri: /api/v0/mallory\r\nX-Original-Method: DELETE\r\nX-Forwarded-Method: DELETE\r\n",
-			"overrides":      "X-Http-Method-Override: mallory\r\n",
-			"a partial body": "X-Envoy-Auth-Partial-Body: false\r\nX-Envoy-Auth-Headers-To-Remove: authorization\r\n",
-		} {
-			before := s.origin.count()
-			status := raw(t, f.address, head+lines+"\r\n")
-			reached := s.origin.since(before)
-			if len(reached) > 1 || (len(reached) == 1) != (status == 200) {
-				t.Errorf("%s, %s: %d, and %d reached the backend", f.name, name, status, len(reached))
+		believed := f == s.fronts[0] // Stepward itself takes this client for a proxy that it trusts
+		withheld := rules.Withheld(believed)
+		if !believed {
+			withheld = append(withheld, "X-Request-Id")
+			for _, name := range []string{"For", "Host", "Port", "Prefix", "Proto", "Scheme", "Server", "Ssl"} {
+				withheld = append(withheld, "X-Forwarded-"+name)
 			}
-			for _, r := range reached {
-				if r.Header.Get("Stepward-Subject") != "ann" || len(r.Header["Stepward-Subject"]) != 1 {
-					t.Errorf("%s, %s: the subject is %q", f.name, name, r.Header["Stepward-Subject"])
+		}
+		for _, row := range []struct {
+			name   string
+			fields []string
+			passes bool // no proxy has a reason to refuse it
+		}{
+			{"one", []string{"Stepward-Subject", "Stepward-Scopes", "Stepward-Decision-Id", "Stepward-Environment"}, true},
+			{"two", []string{"Stepward-Subject", "Stepward-Subject", "Stepward-Scopes", "Stepward-Scopes"}, true},
+			{"withheld", withheld, true},
+			{"underscores", []string{"Stepward_Subject", "Stepward_Scopes", "X_Http_Method_Override"}, false},
+			{"dots", []string{"Stepward.Subject"}, false},
+			{"dots in an override", []string{"X.Http.Method.Override"}, false},
+			{"dots in a token", []string{"X.Dyn.Elevated.Access.Token"}, false},
+			{"Envoy's words", []string{"X-Envoy-Auth-Partial-Body: false", "X-Envoy-Auth-Headers-To-Remove: authorization"}, true},
+		} {
+			for _, request := range requests {
+				text := request.head + "\r\nHost: wallet.example\r\nConnection: close\r\n"
+				for _, field := range row.fields {
+					if !strings.Contains(field, ":") {
+						field += ": mallory-0001"
+					}
+					text += field + "\r\n"
 				}
-				for field, values := range r.Header {
-					if strings.Contains(strings.Join(values, " "), "mallory") || field == "Stepward-Scopes" {
-						t.Errorf("%s, %s: the backend got %s: %q", f.name, name, field, values)
+				before := s.origin.count()
+				status := raw(t, f.address, text+"\r\n"+request.body)
+				reached := s.origin.since(before)
+				if len(reached) > 1 || len(reached) == 0 && (row.passes || status < 400) {
+					t.Errorf("%s, %s: %d, and %d reached the backend", f.name, row.name, status, len(reached))
+				}
+				for _, r := range reached {
+					if got := strings.Join(r.Header["Stepward-Subject"], ", "); got != request.subject {
+						t.Errorf("%s, %s: the subject is %q, want %q", f.name, row.name, got, request.subject)
+					}
+					for field, values := range r.Header {
+						if strings.Contains(strings.Join(values, " "), "mallory") {
+							t.Errorf("%s, %s: the backend got %s: %q", f.name, row.name, field, values)
+						}
 					}
 				}
 			}
@@ -529,13 +437,20 @@ func (s *street) attacks(t *testing.T) {
 		"a matrix parameter": export + ";a=b", "a parameter in the middle": dir + ";a=b/" + last, "a backslash": dir + "\\" + last,
 		"an encoded backslash": dir + "%5c" + last, "another case": strings.ToUpper(export[:7]) + export[7:], "another case at the end": dir + "/" + strings.ToUpper(last),
 		"an encoded letter": dir + "/%65xport", "a null": export + "%00", "a fragment": export + "#x", "a dot": dir + "/./" + last,
+		"dots encoded twice": prefix + "/networks/%252e%252e/" + strings.TrimPrefix(export, prefix+"/"), "overlong UTF-8": dir + "%c0%af" + last,
+		"a line break": export + "%0d%0aX:y", "a null and a suffix": export + "%00.png", "a blank": export + "%20", "a dot behind": export + ".",
+		"an encoded question mark": export + "%3f", "a query of two readings": export + "?a=1;b=2",
 		"a whole URL": "http://wallet.example" + export, "a whole URL of another": "http://other.example" + export, "a star": "*",
 	}
+	const head = " HTTP/1.1\r\nHost: wallet.example\r\nContent-Length: 2\r\nContent-Type: application/json\r\nStepward-Subject: ann\r\n"
+	ann := "Authorization: Bearer " + s.session("ann") + "\r\n"
 	for _, f := range s.fronts {
+		requests := map[string]string{"post": "post " + export, "PUT": "PUT " + export}
 		for name, target := range targets {
-			status := raw(t, f.address, "POST "+target+" HTTP/1.1\r\nHost: wallet.example\r\nConnection: close\r\nContent-Length: 2\r\nContent-Type: application/json\r\nAuthorization: Bearer "+
-				s.session("ann")+"\r\n\r\n{}")
-			if status == 0 || status >= 200 && status < 400 {
+			requests[name] = "POST " + target
+		}
+		for name, request := range requests {
+			if status := raw(t, f.address, request+head+ann+"Connection: close\r\n\r\n{}"); status < 400 {
 				t.Errorf("%s, %s: %d", f.name, name, status)
 			}
 		}
@@ -543,25 +458,68 @@ func (s *street) attacks(t *testing.T) {
 			"two tokens":         elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\n" + elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\n",
 			"an underscore":      "X_Dyn_Elevated_Access_Token: " + s.elevated("ann", "wallet:export") + "\r\n",
 			"removed on the way": elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\nConnection: close, Authorization\r\n",
+			"two sessions":       elevatedHeader + ": " + s.elevated("ann", "wallet:export") + "\r\nAuthorization: Bearer " + s.session("bob") + "\r\n",
 			"another tunnel":     elevatedHeader + ": " + s.elevated("ann", "credential:link") + "\r\nUpgrade: h2c\r\nConnection: Upgrade\r\n",
 		} {
-			if name == "removed on the way" && !f.bodies {
-				continue // what a client says of its connection is not told, and its token is good
+			if name == "removed on the way" && f.name == "nginx" {
+				continue // which sends the field on, so that its good token is good
 			}
 			before := s.backend.Executions(export)
-			status := raw(t, f.address, "POST "+export+" HTTP/1.1\r\nHost: wallet.example\r\nContent-Length: 2\r\nContent-Type: application/json\r\nAuthorization: Bearer "+
-				s.session("ann")+"\r\n"+lines+"\r\n{}")
+			status := raw(t, f.address, "POST "+export+head+ann+lines+"\r\n{}")
 			if status < 400 || s.backend.Executions(export) != before {
 				t.Errorf("%s, %s: %d, %d executions", f.name, name, status, s.backend.Executions(export)-before)
 			}
 		}
 	}
+	s.smuggle(export)
 	if n := s.backend.Executions(export); n != 0 {
 		t.Errorf("%d exports reached the backend", n)
 	}
 	for _, r := range s.origin.since(0) {
 		if strings.Contains(strings.ToLower(r.RequestURI), strings.ToLower(dir)) && r.RequestURI != export {
 			t.Errorf("the backend got %s", r.RequestURI)
+		}
+	}
+}
+
+// smuggle hides an export behind requests that anybody may make and whose end two readers see in different places.
+func (s *street) smuggle(export string) {
+	hidden := "0\r\n\r\nPOST " + export + " HTTP/1.1\r\nHost: wallet.example\r\nStepward-Subject: ann\r\nContent-Length: 0\r\n\r\n"
+	var wg sync.WaitGroup
+	for _, f := range s.fronts {
+		for _, ends := range []string{
+			"Transfer-Encoding: chunked\r\nContent-Length: 5", "Content-Length: 5\r\nTransfer-Encoding: chunked", "Transfer-Encoding: xchunked",
+			"Content-Length: 5\r\nContent-Length: 6", "Transfer-Encoding : chunked", "Transfer-Encoding: identity\r\nTransfer-Encoding: chunked",
+		} {
+			for _, path := range []string{"/emailVerifications/create", "/emailVerifications/signin"} {
+				wg.Go(func() {
+					c, err := net.Dial("tcp", f.address)
+					if err != nil {
+						return
+					}
+					defer c.Close()
+					_ = c.SetDeadline(time.Now().Add(time.Second)) // some wait for more
+					_, _ = io.WriteString(c, "POST "+s.issuer.Prefix()+path+" HTTP/1.1\r\nHost: wallet.example\r\nContent-Type: application/json\r\n"+ends+"\r\n\r\n"+hidden)
+					_, _ = io.Copy(io.Discard, c) // whatever is answered: the backend tells
+				})
+			}
+		}
+	}
+	wg.Wait()
+}
+
+// What was let pass is sent once: whatever the backend answers, and where it answers nothing.
+func (s *street) retries(t *testing.T) {
+	for _, f := range s.fronts {
+		for _, path := range []string{"/busy", "/dead"} {
+			s.through(f, callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")}) // leaves a connection to use again
+			before := s.origin.count()
+			a := s.through(f, callOf{method: "POST", path: s.issuer.Prefix() + path, session: s.session("ann"), header: map[string]string{
+				"X-Envoy-Retry-On": "5xx,reset", "X-Envoy-Max-Retries": "3", "X-Idempotency-Key": "1",
+			}})
+			if n := s.origin.count() - before; n != 1 || a.Status < 500 {
+				t.Errorf("%s, %s: %d, the backend was asked %d times", f.name, path, a.Status, n)
+			}
 		}
 	}
 }
@@ -595,39 +553,38 @@ func (s *street) race(t *testing.T) {
 	}
 }
 
-// The first event of a signing ceremony is there before the last is sent.
+// The first event of a ceremony is there before the last is sent, also where the body decides.
 func (s *street) streams(t *testing.T) {
 	wallet := must(s.backend.CreateWallet("ann")).ID
 	for _, f := range s.fronts {
-		r := s.request(callOf{method: "POST", path: s.issuer.Prefix() + "/waas/" + wallet + "/signMessage", body: `{"message":"m"}`, session: s.session("ann"),
-			header: map[string]string{"Accept": "text/event-stream"}})
-		r.URL.Host = f.address
-		res, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			t.Fatal(err)
-		}
-		lines := bufio.NewReader(res.Body)
-		first, err := lines.ReadString('\n')
-		at := time.Now()
-		rest, err2 := io.ReadAll(lines)
-		_ = res.Body.Close()
-		if took := time.Since(at); err != nil || err2 != nil || res.StatusCode != http.StatusOK || took < 100*time.Millisecond || !strings.Contains(string(rest), "signature") {
-			t.Errorf("%s: %d %q, the rest %s later: %s (%v, %v)", f.name, res.StatusCode, first, took, rest, err, err2)
+		for path, body := range map[string]string{"/waas/" + wallet + "/signMessage": `{"message":"m"}`, "/waas/create": `{"chain":"SVM"}`} {
+			r := s.request(callOf{method: "POST", path: s.issuer.Prefix() + path, body: body, session: s.session("ann"),
+				header: map[string]string{"Accept": "text/event-stream", "Content-Type": "application/json"}})
+			r.URL.Host = f.address
+			res, err := http.DefaultTransport.RoundTrip(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines := bufio.NewReader(res.Body)
+			first, err := lines.ReadString('\n')
+			at := time.Now()
+			rest, err2 := io.ReadAll(lines)
+			_ = res.Body.Close()
+			if took := time.Since(at); err != nil || err2 != nil || res.StatusCode != http.StatusOK || took < 100*time.Millisecond || !strings.Contains(string(rest), "ceremony_complete") {
+				t.Errorf("%s, %s: %d %q, the rest %s later: %s (%v, %v)", f.name, path, res.StatusCode, first, took, rest, err, err2)
+			}
 		}
 	}
 }
 
 func (s *street) sockets(t *testing.T) {
 	for _, f := range s.fronts {
-		if f.name == "traefik, replayed" { // which tells nobody of an upgrade: its configuration removes it
-			before := s.origin.count()
-			raw(t, f.address, "GET "+s.issuer.Prefix()+"/users HTTP/1.1\r\nHost: wallet.example\r\nConnection: Upgrade\r\nUpgrade: h2c\r\nAuthorization: Bearer "+s.session("ann")+"\r\n\r\n")
-			for _, r := range s.origin.since(before) {
-				if r.Header.Get("Upgrade") != "" {
-					t.Errorf("%s: the backend is asked to upgrade to %q", f.name, r.Header.Get("Upgrade"))
-				}
-			}
-			continue
+		for _, protocol := range []string{"websocket", "h2c"} { // where the policy allows none; judged looks at what arrived
+			raw(t, f.address, "GET "+s.issuer.Prefix()+"/users HTTP/1.1\r\nHost: wallet.example\r\nConnection: Upgrade\r\nUpgrade: "+protocol+
+				"\r\nSec-Websocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-Websocket-Version: 13\r\nAuthorization: Bearer "+s.session("ann")+"\r\n\r\n")
+		}
+		if f.name == "traefik, replayed" {
+			continue // which tells nobody of an upgrade: its configuration removes it
 		}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		url := "ws://" + f.address + s.issuer.Prefix() + "/socket"
@@ -662,28 +619,42 @@ func (s *street) uploads(t *testing.T) {
 	}
 }
 
+// A gRPC client's refusal is HTTP 200, which would be a yes to a proxy that asks over HTTP.
+func (s *street) grpc(t *testing.T) {
+	for _, f := range s.fronts {
+		path := s.wallet("ann")
+		a := s.through(f, callOf{method: "POST", path: path, session: s.session("ann"), header: map[string]string{"Content-Type": "application/grpc"}})
+		if (a.Status == 200) != f.whole || f.whole && a.Header.Get("Grpc-Status") != "7" || !f.whole && a.Status != 403 || s.backend.Executions(path) != 0 {
+			t.Errorf("%s: %d %v, %d executions", f.name, a.Status, a.Header, s.backend.Executions(path))
+		}
+	}
+}
+
+// A ledger that fails lets nobody through, and a client that is told so learns when to come back.
+func (s *street) noLedger(t *testing.T) {
+	if err := s.service.ledger.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range s.fronts {
+		path := s.wallet("ann")
+		a := s.through(f, callOf{method: "POST", path: path, body: "{}", session: s.session("ann"), elevated: s.elevated("ann", "wallet:export")})
+		if a.Status != f.status(503) || codeOf(a) != "consumption_store_unavailable" || a.Header.Get("Retry-After") == "" || s.backend.Executions(path) != 0 {
+			t.Errorf("%s: %d %v %s, %d executions", f.name, a.Status, a.Header, a.Body, s.backend.Executions(path))
+		}
+	}
+}
+
 // A Stepward that does not answer lets nothing through, and one that is back does.
 func (s *street) stopped(t *testing.T) {
 	extAuthz, forwardAuth, door := s.service.extAuthz.String(), s.service.forwardAuth.String(), s.service.Addr().String()
 	adminAt := s.service.AdminAddr().String()
 	read := callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")}
-	requests := map[*front]*http.Request{}
-	for _, f := range s.fronts[1:] {
-		r := s.request(read)
-		r.URL.Host = f.address
-		requests[f] = r
-	}
+	signIn := callOf{method: "POST", path: s.issuer.Prefix() + "/emailVerifications/signin", body: "{}"}
 	s.stop()
 	before := s.origin.count()
-	for f, r := range requests {
-		res, err := http.DefaultTransport.RoundTrip(r)
-		if err != nil {
-			t.Errorf("%s: %v", f.name, err)
-			continue
-		}
-		_ = res.Body.Close()
-		if res.StatusCode < 500 {
-			t.Errorf("%s: %d without a Stepward", f.name, res.StatusCode)
+	for _, f := range s.fronts[1:] {
+		if a, b := s.through(f, read), s.through(f, signIn); a.Status != f.away || b.Status != f.awayBody {
+			t.Errorf("%s: %d and %d without a Stepward, want %d and %d", f.name, a.Status, b.Status, f.away, f.awayBody)
 		}
 	}
 	if n := s.origin.count() - before; n != 0 {
@@ -718,10 +689,7 @@ func (s *street) accessLog(t *testing.T) {
 // What failure_mode_allow does: without a Stepward Envoy forwards everything, unjudged. A Stepward that is there and in trouble
 // still refuses, since that is an answer and no failure.
 func TestFailureModeAllowIsAnOpenDoor(t *testing.T) {
-	s := &street{world: newWorld(t)}
-	s.origin = &recorder{next: s.world.origin.Config.Handler}
-	s.origin.server = httptest.NewServer(s.origin)
-	t.Cleanup(s.origin.server.Close)
+	s := emptyStreet(t)
 	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}", "trusted_proxies: [127.0.0.1/32]",
 		"ledger_options: {capacity: 1}")
 	program := s.part(".work/venv/bin/envoy")
@@ -761,5 +729,23 @@ func TestFailureModeAllowIsAnOpenDoor(t *testing.T) {
 		if s.origin.count() != before+1 {
 			t.Errorf("%s: failure_mode_allow no longer forwards what nobody judged: say so in docs/doors/envoy.md", f.name)
 		}
+	}
+}
+
+// What the guide has a route of Envoy's say takes effect.
+func TestWhatARouteOfEnvoysSays(t *testing.T) {
+	s := emptyStreet(t)
+	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}", "trusted_proxies: [127.0.0.1/32]")
+	_, snippet, _ := strings.Cut(string(must(os.ReadFile("../../docs/doors/envoy.md"))), "```yaml\n")
+	snippet, _, _ = strings.Cut(snippet, "```")
+	file, address := s.example("envoy/envoy.yaml")
+	const route = "route: {cluster: backend, timeout: 0s}"
+	indent := "\n" + strings.Repeat(" ", 26)
+	text := strings.Replace(string(must(os.ReadFile(file))), route, route+indent+strings.ReplaceAll(strings.TrimSpace(snippet), "\n", indent), 1)
+	file = s.write("front/route.yaml", text)
+	testkit.StartProgram(t, s.dir, address, s.part(".work/venv/bin/envoy"), "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error")
+	a := s.through(&front{address: address}, callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")})
+	if a.Code != "environment_mismatch" || a.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("another environment and profile: %d %v %s", a.Status, a.Header, a.Body)
 	}
 }

@@ -137,12 +137,12 @@ func (r *Rules) strip(when strip, names []string) {
 	}
 }
 
-// Withheld are the names that never reach the backend, however trusted the peer: for doors where a proxy may know of fields
-// that it does not tell of.
-func (r *Rules) Withheld() []string {
+// Withheld are the names that Strip removes, beside the families Stepward-* and, of a peer that is not trusted, X-Forwarded-*: for doors
+// where a proxy may know of fields that it does not tell of.
+func (r *Rules) Withheld(trusted bool) []string {
 	var names []string
-	for name, when := range r.stripped {
-		if when == always {
+	for name := range r.stripped {
+		if !r.keeps(name, trusted) {
 			names = append(names, name)
 		}
 	}

@@ -121,6 +121,26 @@ func TestCheckQuery(t *testing.T) {
 	}
 }
 
+func TestWithheldIsWhatStripRemoves(t *testing.T) {
+	r := newRules(t)
+	all := r.Withheld(false)
+	for _, trusted := range []bool{false, true} {
+		header := http.Header{}
+		for _, name := range all {
+			header[name] = []string{"x"}
+		}
+		r.Strip(header, trusted)
+		for _, name := range all {
+			if _, left := header[name]; left == slices.Contains(r.Withheld(trusted), name) {
+				t.Errorf("%s, trusted %t: left %t", name, trusted, left)
+			}
+		}
+	}
+	if !slices.Contains(all, "X-Real-Ip") || slices.Contains(r.Withheld(true), "X-Real-Ip") || !slices.Contains(r.Withheld(true), "Proxy") {
+		t.Errorf("%q", all)
+	}
+}
+
 func TestStrip(t *testing.T) {
 	for _, row := range []struct {
 		name    string
