@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"io/fs"
 	"net"
@@ -738,14 +739,43 @@ func TestWhatARouteOfEnvoysSays(t *testing.T) {
 	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}", "trusted_proxies: [127.0.0.1/32]")
 	_, snippet, _ := strings.Cut(string(must(os.ReadFile("../../docs/doors/envoy.md"))), "```yaml\n")
 	snippet, _, _ = strings.Cut(snippet, "```")
+	address := s.envoyWith("\n" + snippet)
+	a := s.through(&front{address: address}, callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")})
+	if a.Code != "environment_mismatch" || a.Header.Get("Content-Type") != "application/problem+json" {
+		t.Errorf("another environment and profile: %d %v %s", a.Status, a.Header, a.Body)
+	}
+}
+
+// envoyWith starts the example with more said about its route, and returns where it listens.
+func (s *street) envoyWith(snippet string) (address string) {
+	s.t.Helper()
 	file, address := s.example("envoy/envoy.yaml")
 	const route = "route: {cluster: backend, timeout: 0s}"
 	indent := "\n" + strings.Repeat(" ", 26)
 	text := strings.Replace(string(must(os.ReadFile(file))), route, route+indent+strings.ReplaceAll(strings.TrimSpace(snippet), "\n", indent), 1)
 	file = s.write("front/route.yaml", text)
-	testkit.StartProgram(t, s.dir, address, s.part(".work/venv/bin/envoy"), "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error")
-	a := s.through(&front{address: address}, callOf{method: "GET", path: s.issuer.Prefix() + "/users", session: s.session("ann")})
-	if a.Code != "environment_mismatch" || a.Header.Get("Content-Type") != "application/problem+json" {
-		t.Errorf("another environment and profile: %d %v %s", a.Status, a.Header, a.Body)
+	testkit.StartProgram(s.t, s.dir, address, s.part(".work/venv/bin/envoy"), "-c", file, "--disable-hot-restart", "--concurrency", "1", "-l", "error")
+	return address
+}
+
+// Envoy takes Transfer-Encoding away before it asks: where it does not show bodies, a chunked one looks like none.
+func TestAnEnvoyThatShowsNoBodies(t *testing.T) {
+	s := emptyStreet(t)
+	s.start("upstream: "+s.origin.server.URL, "ext_authz: {listen: 127.0.0.1:0}", "forward_auth: {listen: 127.0.0.1:0}", "trusted_proxies: [127.0.0.1/32]")
+	address := s.envoyWith(`typed_per_filter_config:
+  envoy.filters.http.ext_authz:
+    "@type": type.googleapis.com/envoy.extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute
+    check_settings: {disable_request_body_buffering: true}`)
+	const body = `{"verificationUUID":"x","verificationToken":"y","requestedScopes":["console:sso:update"]}`
+	head := "POST " + s.issuer.Prefix() + "/emailVerifications/verify HTTP/1.1\r\nHost: wallet.example\r\nContent-Type: application/json\r\nAuthorization: Bearer " +
+		s.session("ann") + "\r\n"
+	for name, rest := range map[string]string{
+		"length":  fmt.Sprintf("Content-Length: %d\r\n\r\n%s", len(body), body),
+		"chunked": fmt.Sprintf("Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n", len(body), body),
+	} {
+		before := s.origin.count()
+		if status := raw(t, address, head+rest); status != http.StatusBadRequest || s.origin.count() != before {
+			t.Errorf("%s: got %d, %d reached the backend", name, status, s.origin.count()-before)
+		}
 	}
 }
