@@ -159,6 +159,17 @@ func allowed(answer []byte) error {
 	return errors.New("refused")
 }
 
+// question is a CheckRequest as Envoy sends it of a signed-in user's request.
+func (l *lab) question() ([]byte, error) {
+	return proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
+		Method: "GET", Path: "/api/v0/sdk/" + environment + "/users", Host: "wallet.example", Scheme: "https", Protocol: "HTTP/1.1", Size: -1,
+		Headers: map[string]string{
+			":authority": "wallet.example", ":method": "GET", ":path": "/api/v0/sdk/" + environment + "/users", ":scheme": "https",
+			"authorization": "Bearer " + l.session, "accept": "application/json", "x-request-id": "0f8fad5b-d9cb-469f-a165-70867728950e",
+		},
+	}}}})
+}
+
 // ask runs one leg: so many questions at a time over one connection, as an Envoy worker has it.
 func (l *lab) ask(ctx context.Context, s *server, concurrency int) (result, error) {
 	conn, err := grpc.NewClient(s.address, grpc.WithTransportCredentials(insecure.NewCredentials()))
@@ -166,13 +177,7 @@ func (l *lab) ask(ctx context.Context, s *server, concurrency int) (result, erro
 		return result{}, err
 	}
 	defer func() { _ = conn.Close() }()
-	question, err := proto.Marshal(&authv3.CheckRequest{Attributes: &authv3.AttributeContext{Request: &authv3.AttributeContext_Request{Http: &authv3.AttributeContext_HttpRequest{
-		Method: "GET", Path: "/api/v0/sdk/" + environment + "/users", Host: "wallet.example", Scheme: "https", Protocol: "HTTP/1.1", Size: -1,
-		Headers: map[string]string{
-			":authority": "wallet.example", ":method": "GET", ":path": "/api/v0/sdk/" + environment + "/users", ":scheme": "https",
-			"authorization": "Bearer " + l.session, "accept": "application/json", "x-request-id": "0f8fad5b-d9cb-469f-a165-70867728950e",
-		},
-	}}}})
+	question, err := l.question()
 	if err != nil {
 		return result{}, err
 	}
