@@ -72,6 +72,8 @@ type question struct {
 	// ambiguous: it cannot be read, says something twice, or contradicts itself.
 	ambiguous bool
 
+	requests int
+
 	values []string // values of header are parts of it
 	pseudo []pseudo
 	first  [4]pseudo // of them, without an allocation
@@ -92,15 +94,15 @@ type pseudo struct {
 // read fills q from a message.
 func (q *question) read(message []byte) {
 	q.header, q.pseudo = http.Header{}, q.first[:0]
-	var attributes, requests int
+	attributes := 0
 	for m := (members{rest: message}); q.next(&m); {
 		if m.number == _checkRequestAttributes {
 			attributes++
-			requests += q.readAttributes(m.value)
+			q.readAttributes(m.value)
 		}
 	}
 	// A protobuf reader would make one of two: nobody who asks in good faith sends two.
-	q.expect(attributes == 1 && requests == 1)
+	q.expect(attributes == 1 && q.requests == 1)
 	for _, p := range q.pseudo {
 		q.expect(string(p.value) == *p.member)
 	}
@@ -166,22 +168,22 @@ func (q *question) once(seen *uint32, n protowire.Number) {
 	*seen |= 1 << n
 }
 
-// readAttributes returns how many requests there are.
-func (q *question) readAttributes(message []byte) (requests int) {
+func (q *question) readAttributes(message []byte) {
 	for m := (members{rest: message}); q.next(&m); {
 		switch m.number {
 		case _attributesExtensions:
 			q.readExtension(m.value)
 		case _attributesRequest:
 			for m := (members{rest: m.value}); q.next(&m); {
-				if m.number == _requestHTTP {
-					requests++
+				if m.number != _requestHTTP {
+					continue
+				}
+				if q.requests++; q.requests == 1 {
 					q.readHTTP(m.value)
 				}
 			}
 		}
 	}
-	return requests
 }
 
 func (q *question) readExtension(entry []byte) {
@@ -309,7 +311,7 @@ func (q *question) add(name, value []byte) bool {
 		q.pseudo = append(q.pseudo, pseudo{value, &q.path})
 	case ":method":
 		q.pseudo = append(q.pseudo, pseudo{value, &q.method})
-	case ":authority", "host":
+	case ":authority":
 		q.pseudo = append(q.pseudo, pseudo{value, &q.host})
 	default:
 		if len(name) == 0 || name[0] != ':' {
@@ -323,6 +325,10 @@ func (q *question) addField(name, value []byte) bool {
 	canonical, ok := wellKnown[string(name)]
 	if !ok {
 		canonical = http.CanonicalHeaderKey(q.string(name))
+	}
+	if canonical == "Host" {
+		q.pseudo = append(q.pseudo, pseudo{value, &q.host})
+		return true
 	}
 	if others := q.header[canonical]; len(others) > 0 {
 		q.header[canonical] = append(others, string(value))

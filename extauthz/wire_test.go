@@ -38,6 +38,9 @@ func told(in *authv3.CheckRequest) (string, bool) {
 	q := in.GetAttributes().GetRequest().GetHttp()
 	header, good := http.Header{}, q != nil && (len(q.GetHeaders()) == 0 || q.GetHeaderMap() == nil)
 	add := func(name, value string, joined bool) {
+		if http.CanonicalHeaderKey(name) == "Host" {
+			name = "host"
+		}
 		switch name {
 		case ":path":
 			good = good && value == q.GetPath()
@@ -123,12 +126,12 @@ func TestQuestionsAreReadAsProtobufReadsThem(t *testing.T) {
 	}
 }
 
-// inAttributes is a CheckRequest about this HTTP request.
-func inAttributes(http []byte) []byte {
-	for _, n := range []protowire.Number{2, 4, 1} {
-		http = protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), http)
+// nested is a message within messages; a CheckRequest about an HTTP request has that under 2, 4 and 1.
+func nested(message []byte, numbers ...protowire.Number) []byte {
+	for _, n := range numbers {
+		message = protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), message)
 	}
-	return http
+	return message
 }
 
 // What could be read in two ways is refused, by an answer.
@@ -140,7 +143,7 @@ func TestQuestionsThatSayAThingTwice(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return inAttributes(extra(http))
+		return nested(extra(http), 2, 4, 1)
 	}
 	member := func(http []byte, n protowire.Number, v string) []byte {
 		return protowire.AppendString(protowire.AppendTag(http, n, protowire.BytesType), v)
@@ -165,6 +168,8 @@ func TestQuestionsThatSayAThingTwice(t *testing.T) {
 		"a key twice":                  inside(func(b []byte) []byte { return member(b, 3, "\x0a\x01a\x0a\x01b\x12\x01c") }),
 		"another path beside":          inside(func(b []byte) []byte { return member(b, 3, "\x0a\x05:path\x12\x05/read") }),
 		"another host beside":          inside(func(b []byte) []byte { return member(b, 3, "\x0a\x04host\x12\x01h") }),
+		"another Host beside":          inside(func(b []byte) []byte { return member(b, 3, "\x0a\x04Host\x12\x01h") }),
+		"many questions":               nested(bytes.Repeat([]byte("\x12\x00"), 1000), 4, 1),
 		"a header that is cut":         inside(func(b []byte) []byte { return member(b, 3, "\x0a\x05x") }),
 		"no UTF-8":                     inside(func(b []byte) []byte { return member(b, 3, "\x0a\x01x\x12\x01\xff") }),
 		"both kinds of header":         encode(t, both),
@@ -197,7 +202,7 @@ func manyExtensions(t *testing.T) []byte {
 
 // What a question costs is bounded before it is read.
 func TestQuestionsThatWouldCostMemory(t *testing.T) {
-	text := inAttributes(bytes.Repeat([]byte("\x1a\x00"), 1<<20))
+	text := nested(bytes.Repeat([]byte("\x1a\x00"), 1<<20), 2, 4, 1)
 	if got := testing.AllocsPerRun(3, func() { extauthz.Read(text) }); got > 50 {
 		t.Errorf("%v allocations for a million fields", got)
 	}
