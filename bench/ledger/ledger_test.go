@@ -144,7 +144,7 @@ func full(b *testing.B, kind string, keys int) ledger.Store {
 		server.Do("DEBUG", "POPULATE", strconv.Itoa(keys), "stepward:filling", "52")
 		return openRedis(b, server)
 	case "postgres":
-		server := testkit.StartPostgres(b)
+		server := testkit.StartPostgres(b, roomy...)
 		s := openPostgres(b, server)
 		makeRows(server, keys)
 		server.Exec("VACUUM ANALYZE stepward.spent")
@@ -154,6 +154,9 @@ func full(b *testing.B, kind string, keys int) ledger.Store {
 	fill(b, s, keys)
 	return s
 }
+
+// roomy is a PostgreSQL as its operators set it for ten million rows; with what it has by itself they take a quarter of an hour.
+var roomy = []string{"shared_buffers=3GB", "max_wal_size=16GB"}
 
 // makeRows makes spent tokens in a PostgreSQL, so many at a time as it makes before anybody loses patience.
 func makeRows(server *testkit.Postgres, keys int) {
@@ -315,7 +318,7 @@ func BenchmarkEntry(b *testing.B) {
 		b.Run(fmt.Sprintf("postgres/%d_keys", keys), func(b *testing.B) {
 			skipLong(b, keys)
 			for b.Loop() {
-				server := testkit.StartPostgres(b)
+				server := testkit.StartPostgres(b, roomy...)
 				s := openPostgres(b, server)
 				makeRows(server, keys)
 				n, err := strconv.ParseFloat(server.Query("SELECT pg_total_relation_size('stepward.spent')"), 64)
