@@ -397,6 +397,23 @@ func TestGRPCRepeatsAnswersOnlyForEnvoyItself(t *testing.T) {
 	}
 }
 
+// Two headers that are the same words in the same order are not the same header.
+func TestGRPCRepeatsKeepNamesAndValuesApart(t *testing.T) {
+	g := newGRPC(t, time.Minute)
+	ctx := peer.NewContext(t.Context(), &peer.Peer{Addr: &net.UnixAddr{Name: "/run/x", Net: "unix"}})
+	spend := func(fields ...string) verdict {
+		return g.ask(ctx, question{method: "POST", path: "/spend", raw: append([]string{
+			"authorization", "Bearer session-1", "x-elevated", "elevated-1", "x-request-id", "0123456789",
+		}, fields...)})
+	}
+	if v := spend("x-a", "1", "x-b", "z"); v.status != 200 {
+		t.Fatalf("the first: %+v", v)
+	}
+	if v := spend("x-a", "1", "x-a", "X-B", "x-a", "z"); v.status != 403 {
+		t.Errorf("another header: %+v", v)
+	}
+}
+
 // A proxy whose list of allowed headers lacks the elevated token's refuses every step-up for ever.
 func TestAProxyThatDropsTheHeaderIsNamed(t *testing.T) {
 	const says = "never passed on the header"

@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -68,6 +69,7 @@ func (r *repeats) fingerprint(from *peer.Peer, q *question, a *asked) (sum [32]b
 			continue
 		}
 		write(name)
+		write(strconv.Itoa(len(a.told[name]))) // a value must not pass for the next name
 		for _, value := range slices.Sorted(slices.Values(a.told[name])) {
 			write(value)
 		}

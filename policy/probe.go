@@ -22,6 +22,7 @@ func (s *Snapshot) probe(ctx context.Context) Problems {
 	s.asksMFA = map[string]bool{}
 	faulty := map[*Route]string{}
 	var messages []string
+	var problems Problems
 	asked := 0
 environments:
 	for i, id := range environments {
@@ -33,17 +34,17 @@ environments:
 				break
 			}
 			message, late := s.ask(ctx, r, id)
-			if message != "" {
+			switch {
+			case late: // all others would take as long
+				problems = append(problems, s.data.problem(r, message, "make the policy faster, or raise policy.eval_timeout"))
+				break environments
+			case message != "":
 				faulty[r] = message
 				messages = append(messages, message)
-			}
-			if late { // all others would take as long
-				break environments
 			}
 		}
 	}
 	slices.Sort(messages)
-	var problems Problems
 	for _, message := range slices.Compact(messages) {
 		problems = append(problems, s.refused(message, faulty)...)
 	}
@@ -88,11 +89,11 @@ func (s *Snapshot) requireInTime(ctx context.Context, in *Input) (q *Requirement
 		switch {
 		case err == nil:
 			return q, "", false
-		case !isLate(err):
+		case !isLate(err) || ctx.Err() != nil: // or nobody waits any more
 			return nil, inFull(err), false
 		}
 	}
-	return nil, fmt.Sprintf("policy: no answer within %s (policy.eval_timeout), asked %d times", s.timeout, attempts), true
+	return nil, fmt.Sprintf("policy: no answer within %s, asked %d times", s.timeout, attempts), true
 }
 
 // ask returns what is wrong with the answers for a route in an environment, and whether it is that they take too long.
